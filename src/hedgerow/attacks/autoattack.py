@@ -1,0 +1,81 @@
+"""AutoAttack (Croce & Hein, 2003.01690) through its own package, with its side effects contained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import torch
+from torch import Tensor, nn
+
+from hedgerow.attacks.crafting import check_images, crafting
+from hedgerow.errors import DataError
+from hedgerow.seeds import derive
+from hedgerow.threat import ThreatModel
+
+_STANDARD_CLASSES = 10
+_DLR_TARGETED_CLASSES = 4
+
+
+def describe(num_classes: int) -> str:
+    """Return how the attack runs for this many classes; says when it cannot be the standard protocol."""
+    package = f"pyautoattack {version('pyautoattack')}"
+    if num_classes >= _STANDARD_CLASSES:
+        return f"AutoAttack standard ({package}: APGD-CE, APGD-T, FAB-T, Square)"
+    if num_classes >= _DLR_TARGETED_CLASSES:
+        return f"AutoAttack standard with {num_classes - 1} target classes ({package})"
+    return f"APGD-CE, FAB-T, Square ({package}); not standard AutoAttack, whose APGD-T needs 4 classes"
+
+
+def autoattack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: ThreatModel,
+    num_classes: int,
+    seed: int = 0,
+    batch_size: int = 500,
+) -> Tensor:
+    """Return `[N, ...]` adversarial images of the standard protocol; unbroken examples come back unchanged.
+
+    `x` is `[N, C, H, W]` float32 in [0,1], `y` `[N]` int64 in 0..num_classes-1. The global random state, the
+    model's mode, parameters and buffers are as before afterwards. Raises `DataError` for bad input.
+    """
+    check_images(x, y, num_classes)
+    if x.dtype != torch.float32:
+        raise DataError(f"images are {x.dtype}; AutoAttack runs in float32")
+    if num_classes < 2:
+        raise DataError("AutoAttack needs at least two classes")
+    from pyautoattack import AutoAttack
+
+    targets = min(num_classes, _STANDARD_CLASSES) - 1
+    found: Tensor
+    with crafting(model) as inner, torch.random.fork_rng(), _quiet():
+        attack = AutoAttack(
+            inner,
+            norm="Linf" if threat.norm == "linf" else "L2",
+            eps=float(threat.eps),
+            version="standard",
+            device=x.device,
+            seed=derive(seed, "autoattack") % 2**31,
+        )
+        attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
+        if num_classes < _DLR_TARGETED_CLASSES:
+            attack.attacks_to_run = ["apgd-ce", "fab-t", "square"]
+        found, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
+    return found
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    # The package reports every batch at debug level and advice as warnings; the evaluator has its own words.
+    logger = logging.getLogger("auto-attack")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,83 @@
+"""TRADES: accuracy on clean images plus smoothness around them (Zhang et al., 1901.08573, eq. 5)."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hedgerow.attacks import ascend, crafting
+from hedgerow.attacks.crafting import Mode
+from hedgerow.objectives.base import OBJECTIVES, Scalars, accuracy
+from hedgerow.threat import ThreatModel, parse_fraction
+
+_START_SPREAD = 0.001
+
+
+def kl_from_clean(clean_log: Tensor, logits: Tensor) -> Tensor:
+    """Return KL(clean || perturbed) per example, `[N]`, from `[N, C]` clean log-probabilities and raw logits.
+
+    Everything stays in log space and float32: no probability is clamped and no logarithm sees a zero.
+    """
+    perturbed_log = F.log_softmax(logits.float(), dim=1)
+    return F.kl_div(perturbed_log, clean_log, reduction="none", log_target=True).sum(1)
+
+
+@OBJECTIVES.register("trades")
+class Trades:
+    """CE(f(x), y) + beta * KL(f(x) || f(x_adv)), x_adv maximising the KL (TRADES, 1901.08573).
+
+    The attack starts at x + 0.001 * N(0, 1); `step_size` is in pixel units, eps / 4 by default. The clean logits
+    that it attacks belong to fixed weights and are computed once: `steps` + 3 forwards in all. With beta = 0
+    nothing is crafted and the loss is the cross-entropy. Batch norm: crafted in `craft_mode`, then one training
+    forward on the clean batch and one on the adversarial batch.
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        beta: float = 6.0,
+        steps: int = 10,
+        step_size: Fraction | float | str | None = None,
+        craft_mode: Mode = "eval",
+    ) -> None:
+        if beta < 0:
+            raise ValueError(f"beta is {beta}; it weighs the robust term and must be 0 or more")
+        self.threat = threat
+        self.beta = beta
+        self.steps = steps
+        self.step_size = float(threat.eps / 4 if step_size is None else parse_fraction(step_size))
+        self.craft_mode = craft_mode
+
+    def craft(self, model: nn.Module, x: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Return the adversarial batch, `[N, ...]` in the ball and [0,1]; labels play no part."""
+        noise = torch.empty_like(x).normal_(generator=generator)
+        with crafting(model, self.craft_mode) as inner:
+            with torch.no_grad():
+                clean_log = F.log_softmax(inner(x).float(), dim=1)
+            return ascend(
+                inner,
+                x,
+                threat=self.threat,
+                start=self.threat.project(x + _START_SPREAD * noise, x),
+                loss=lambda logits, index: kl_from_clean(clean_log[index], logits),
+                steps=self.steps,
+                step_size=self.step_size,
+            )
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Scalars]:
+        """Return the mean loss, its two terms (`natural`, `robust`) and the clean training accuracy."""
+        adversarial = self.craft(model, x, generator) if self.beta else None
+        logits = model(x)
+        natural = F.cross_entropy(logits, y)
+        scalars = {"train_accuracy": accuracy(logits, y), "natural": natural.detach()}
+        if adversarial is None:
+            return natural, scalars
+        clean_log = F.log_softmax(logits.float(), dim=1)
+        robust = kl_from_clean(clean_log, model(adversarial)).mean()
+        return natural + self.beta * robust, {**scalars, "robust": robust.detach()}

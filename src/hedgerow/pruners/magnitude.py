@@ -1,0 +1,38 @@
+"""LWM: remove the weights of least magnitude (Sehwag et al., 1906.06110, section 3)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import nn
+
+from hedgerow.pruners.base import PRUNERS, Pruner, check_granularity
+from hedgerow.sparsity import GRANULARITIES, Budget, Masks, topk_mask
+
+
+@PRUNERS.register("magnitude")
+class Magnitude(Pruner):
+    """Least weight magnitude, one shot after pretraining (LWM, 1906.06110); fine-tune afterwards.
+
+    The criterion knows nothing of the objective; pretraining and fine-tuning must share the robust one.
+    """
+
+    learns: ClassVar[bool] = False
+
+    def __init__(self, *, granularity: str = "weight") -> None:
+        check_granularity(type(self), granularity)
+        self.granularity = GRANULARITIES[granularity]
+
+    def attach(self, model: nn.Module, budget: Budget) -> None:
+        """Take hold of the model and settle how many groups each layer keeps."""
+        super().attach(model, budget)
+        dense = {name: weight.dense.detach() for name, weight in self.weights.items()}
+        self.keep = budget.keep(dense, self.granularity)
+
+    def finish(self) -> Masks:
+        """Return the mask of the largest |w| (l1 norm per group) of every layer."""
+        masks = {}
+        for name, weight in self.weights.items():
+            scores = self.granularity.scores(weight.dense.detach().abs())
+            masks[name] = self.granularity.expand(topk_mask(scores, self.keep[name]), weight.dense)
+        return self.hand_over({name: mask.contiguous() for name, mask in masks.items()})

@@ -1,0 +1,41 @@
+"""The mechanism of sparsity: what can be pruned, how much, at which granularity, and how a mask acts."""
+
+from hedgerow.sparsity.budget import DISTRIBUTIONS, Budget, kept_count
+from hedgerow.sparsity.effective import (
+    EffectiveWeight,
+    MaskedWeight,
+    attach,
+    attach_masks,
+    detach,
+    frozen_weights,
+    read_masks,
+    shared_weights,
+)
+from hedgerow.sparsity.granularity import GRANULARITIES, WEIGHT, Granularity
+from hedgerow.sparsity.layers import PrunableWeight, prunable_weights
+from hedgerow.sparsity.mask import Count, Masks, bake, count_nonzero, topk_mask, total_count
+
+__all__ = [
+    "DISTRIBUTIONS",
+    "GRANULARITIES",
+    "WEIGHT",
+    "Budget",
+    "Count",
+    "EffectiveWeight",
+    "Granularity",
+    "MaskedWeight",
+    "Masks",
+    "PrunableWeight",
+    "attach",
+    "attach_masks",
+    "bake",
+    "count_nonzero",
+    "detach",
+    "frozen_weights",
+    "kept_count",
+    "prunable_weights",
+    "read_masks",
+    "shared_weights",
+    "topk_mask",
+    "total_count",
+]

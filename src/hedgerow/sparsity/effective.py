@@ -1,0 +1,140 @@
+"""Effective weights: a mask over the user's own layers, computed once per optimiser step.
+
+The mechanism is `torch.nn.utils.parametrize`: no model is rewritten and none needs special layer types.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from hedgerow.sparsity.layers import PrunableWeight
+from hedgerow.sparsity.mask import Masks, match
+
+
+class EffectiveWeight(nn.Module):
+    """Base of the parametrizations: `effective(dense)` is what the layer uses in place of the stored weight.
+
+    Inside `shared_weights` the value is computed once and handed to every forward; inside `frozen_weights`
+    it is handed out detached, so that crafting an attack saves nothing for weight gradients.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shared: Tensor | None = None
+        self._detached = False
+
+    def effective(self, dense: Tensor) -> Tensor:
+        """Return the weight the layer is to use, of the shape of `dense`."""
+        raise TypeError(f"{type(self).__name__} must define effective()")
+
+    def forward(self, dense: Tensor) -> Tensor:
+        """Return the shared value if there is one, else compute it."""
+        value = self.effective(dense) if self._shared is None else self._shared
+        return value.detach() if self._detached else value
+
+
+class MaskedWeight(EffectiveWeight):
+    """`dense` where the mask is True, exactly 0 elsewhere; gradients are 0 there too."""
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask)
+
+    def effective(self, dense: Tensor) -> Tensor:
+        """Return `where(mask, dense, 0)`; with a full mask this is `dense`, bit for bit."""
+        return torch.where(self.mask, dense, torch.zeros((), dtype=dense.dtype, device=dense.device))
+
+
+def attach(weight: PrunableWeight, parametrization: EffectiveWeight) -> None:
+    """Put a parametrization on one weight of the user's model."""
+    parametrize.register_parametrization(weight.module, weight.attribute, parametrization)
+
+
+def detach(weight: PrunableWeight) -> None:
+    """Take the parametrization off again; the layer keeps the effective value as its plain weight."""
+    if parametrize.is_parametrized(weight.module, weight.attribute):
+        trainable = weight.dense.requires_grad
+        value = getattr(weight.module, weight.attribute).detach().clone()
+        parametrize.remove_parametrizations(weight.module, weight.attribute, leave_parametrized=False)
+        plain = cast(nn.Parameter, getattr(weight.module, weight.attribute))
+        with torch.no_grad():
+            plain.copy_(value)
+        plain.requires_grad_(trainable)
+
+
+def attach_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Mask every prunable weight of `model` by `masks` (bool, one per weight, on any device).
+
+    The stored weights are set to 0 under the mask, so that neither momentum nor weight decay finds anything there.
+    """
+    for name, weight in match(model, masks).items():
+        mask = masks[name].to(weight.dense.device)
+        with torch.no_grad():
+            weight.dense.masked_fill_(~mask, 0.0)
+        attach(weight, MaskedWeight(mask))
+
+
+def effective_weights(model: nn.Module) -> Iterator[tuple[EffectiveWeight, Tensor]]:
+    """Yield every parametrization of ours in `model` with the stored weight it acts on."""
+    for module in model.modules():
+        if isinstance(module, parametrize.ParametrizationList):
+            for parametrization in module:
+                if isinstance(parametrization, EffectiveWeight):
+                    yield parametrization, module.original
+
+
+@contextmanager
+def shared_weights(model: nn.Module) -> Iterator[None]:
+    """Compute every effective weight once, now; all forwards and the backward inside use that value.
+
+    Leave the context before the optimiser steps: the value belongs to the weights it was computed from.
+    A context inside another one shares the outer values.
+    """
+    mine = [(p, dense) for p, dense in effective_weights(model) if p._shared is None]
+    try:
+        for parametrization, dense in mine:
+            parametrization._shared = parametrization.effective(dense)
+        yield
+    finally:
+        for parametrization, _ in mine:
+            parametrization._shared = None
+
+
+@contextmanager
+def frozen_weights(model: nn.Module) -> Iterator[None]:
+    """Treat all parameters as constants inside: no graph to them is built, no gradient of theirs computed.
+
+    Values shared by an enclosing `shared_weights` are reused; without one they are computed once here.
+    """
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    ours = [p for p, _ in effective_weights(model)]
+    before = [p._detached for p in ours]
+    for parameter in trainable:
+        parameter.requires_grad_(False)
+    for parametrization in ours:
+        parametrization._detached = True
+    try:
+        with shared_weights(model):
+            yield
+    finally:
+        for parametrization, was in zip(ours, before, strict=True):
+            parametrization._detached = was
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+def read_masks(model: nn.Module) -> Masks:
+    """Return the masks of all `MaskedWeight`s attached to `model`, by weight name."""
+    return {
+        name.replace(".parametrizations", "").removesuffix(".0"): module.mask
+        for name, module in model.named_modules()
+        if isinstance(module, MaskedWeight)
+    }

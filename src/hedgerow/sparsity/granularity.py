@@ -1,0 +1,45 @@
+"""Granularity: what is kept or removed together, as a way to view a tensor as groups."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from hedgerow.registry import Registry
+
+
+@dataclass(frozen=True)
+class Granularity:
+    """Groups are the positions along `axes` of a weight; all entries that share a position live or die together.
+
+    `axes=None` means every axis: each single weight is a group of its own.
+    """
+
+    name: str
+    axes: tuple[int, ...] | None
+
+    def _others(self, weight: Tensor) -> list[int]:
+        kept = range(weight.dim()) if self.axes is None else self.axes
+        return [axis for axis in range(weight.dim()) if axis not in kept]
+
+    def scores(self, magnitudes: Tensor) -> Tensor:
+        """Return one score per group: the sum (l1 norm) of the non-negative `magnitudes` in it."""
+        others = self._others(magnitudes)
+        return magnitudes.sum(dim=others, keepdim=True) if others else magnitudes
+
+    def expand(self, group_mask: Tensor, weight: Tensor) -> Tensor:
+        """Return the boolean mask of `weight`'s shape for a mask with one entry per group."""
+        return group_mask.expand_as(weight)
+
+    def count(self, weight: Tensor) -> int:
+        """Return how many groups `weight` has."""
+        others = set(self._others(weight))
+        groups = 1
+        for axis, size in enumerate(weight.shape):
+            groups *= 1 if axis in others else size
+        return groups
+
+
+GRANULARITIES: Registry[Granularity] = Registry("granularity")
+WEIGHT = GRANULARITIES.register("weight")(Granularity("weight", None))

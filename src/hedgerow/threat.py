@@ -96,10 +96,11 @@ class ThreatModel:
     def distance(self, perturbed: Tensor, original: Tensor) -> Tensor:
         """Return the `[N]` distances between two batches in this norm."""
         delta = (perturbed - original).flatten(1)
-        return torch.linalg.vector_norm(delta, ord=torch.inf if self.norm == "linf" else 2, dim=1)
+        distances: Tensor = torch.linalg.vector_norm(delta, ord=torch.inf if self.norm == "linf" else 2, dim=1)
+        return distances
 
 
 def per_example_norm(batch: Tensor) -> Tensor:
     """Return the l2 norm of each example, shaped `[N, 1, ...]` for broadcasting."""
-    norms = torch.linalg.vector_norm(batch.flatten(1), dim=1)
+    norms: Tensor = torch.linalg.vector_norm(batch.flatten(1), dim=1)
     return norms.view(-1, *[1] * (batch.dim() - 1))

@@ -20,14 +20,13 @@ def check_model(
     """Run two grey images (0.5) through `model` in eval mode and judge the logits.
 
     `image_size` is `(H, W)`. Raises `ModelError`, starting with `where`, when there is no Conv or Linear
-    weight to prune, when the forward pass on `[2, channels, H, W]` raises, and when it returns anything but finite
-    floating-point logits `[2, num_classes]`. Modes, buffers and the global generators are left as they were.
+    weight to prune, when the forward pass on `[2, channels, H, W]` raises, and when it returns anything but
+    finite floating-point logits `[2, num_classes]`. Modes, buffers and the global generators are left as they
+    were.
     """
     layers = [m for m in model.modules() if isinstance(m, PRUNABLE)]
     if not layers:
-        raise ModelError(
-            f"{where}: has no Conv1d, Conv2d, Conv3d or Linear layer, so there is nothing to prune"
-        )
+        raise ModelError(f"{where}: has no Conv1d, Conv2d, Conv3d or Linear layer, so there is nothing to prune")
     shape = [2, channels, *image_size]
     device = layers[0].weight.device
     images = torch.full(shape, 0.5, device=device)
@@ -45,21 +44,15 @@ def check_model(
 
 def _check_logits(logits: object, expected: list[int], where: str) -> None:
     if not isinstance(logits, torch.Tensor):
-        raise ModelError(
-            f"{where}, returned a {type(logits).__name__}; it must return one tensor, {expected}"
-        )
+        raise ModelError(f"{where}, returned a {type(logits).__name__}; it must return one tensor, {expected}")
     if list(logits.shape) != expected:
         raise ModelError(
             f"{where}, returned the shape {list(logits.shape)}; expected logits {expected}: batch, classes"
         )
     if not logits.is_floating_point():
-        raise ModelError(
-            f"{where}, returned {logits.dtype}; expected floating-point logits, not class numbers"
-        )
+        raise ModelError(f"{where}, returned {logits.dtype}; expected floating-point logits, not class numbers")
     if not bool(logits.isfinite().all()):
-        raise ModelError(
-            f"{where}, returned NaN or infinity; look at the initial weights and any division or log"
-        )
+        raise ModelError(f"{where}, returned NaN or infinity; look at the initial weights and any division or log")
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def _load_factory(path: str) -> Builder:
             f"{where}: is a {type(found).__name__}, not a function; give a function or class that returns a "
             "new module"
         )
-    return found
+    return found  # type: ignore[no-any-return]
 
 
 def _arguments(

@@ -73,7 +73,7 @@ class WideResNet(nn.Module):
 def wide_resnet(
     *, num_classes: int, channels: int, image_size: tuple[int, int], depth: int = 28, width: int = 4
 ) -> nn.Module:
-    """Wide ResNet with 28 layers, 4 times as wide, before-convolution activations (arXiv 1605.07146).
+    """Pre-activation wide ResNet, 28 layers deep and 4 times as wide (arXiv 1605.07146).
 
     `depth` is `6 n + 4`; any `image_size`. Raises `ModelError` on another depth or a width below 1.
     """

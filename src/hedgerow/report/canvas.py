@@ -70,9 +70,7 @@ def draw(name: str, label: str, inches: tuple[float, float], paint: Callable[[Fi
     settings: Any = {k: v for k, v in defaults.items() if not _NOT_STYLE.match(k)} | _STYLE
     buffer = io.BytesIO()
     with matplotlib.rc_context(settings | {"svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph .* missing from"
-        )  # the reader's browser has the fonts
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the reader's browser has the fonts
         figure = Figure(figsize=inches, layout="constrained")
         paint(figure)
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})

@@ -54,16 +54,17 @@ def headline(runs: Sequence[Run]) -> Headline:
 def remarks(runs: Sequence[Run]) -> list[str]:
     """Return what limits the comparison: unlike data, threats or images, and what was not measured."""
     evaluated = [run for run in runs if run.result.evaluation is not None]
-    differing = {
-        "datasets": {r.result.dataset for r in runs},
-        "threat models": {r.result.evaluation.threat for r in evaluated if r.result.evaluation},
-        "splits": {r.result.evaluation.split for r in evaluated if r.result.evaluation},
-        "test images": {tuple(r.result.evaluation.examples) for r in evaluated if r.result.evaluation},
+    evaluations = [run.result.evaluation for run in runs if run.result.evaluation is not None]
+    kinds = {
+        "datasets": len({r.result.dataset for r in runs}),
+        "threat models": len({e.threat for e in evaluations}),
+        "splits": len({e.split for e in evaluations}),
+        "test images": len({tuple(e.examples) for e in evaluations}),
     }
     said = [
         f"These runs were evaluated on different {what}: their accuracies are not strictly comparable."
-        for what, values in differing.items()
-        if len(values) > 1
+        for what, different in kinds.items()
+        if different > 1
     ]
     if len({r.result.model for r in runs}) > 1:
         said.append("These runs have different architectures: each is compared with a dense run of its own.")

@@ -17,9 +17,7 @@ from hedgerow.report.runs import Run, read_runs, robust_measure
 from hedgerow.report.words import count, duration, measure_name, percent, plural, printable
 
 
-def write_report(
-    runs: Sequence[Path], out: Path, *, title: str | None = None, command: str | None = None
-) -> Path:
+def write_report(runs: Sequence[Path], out: Path, *, title: str | None = None, command: str | None = None) -> Path:
     """Write one self-contained HTML page comparing finished run folders; return its path.
 
     The same runs give the same bytes. `command` is the line that makes this page again, shown at its

@@ -74,9 +74,7 @@ def _in_words(measure: str, lines: list[tuple[str, list[Point]]]) -> str:
     return f"{measure_name(measure)} accuracy against density. " + "; ".join(said)
 
 
-def _line(
-    axes: Axes, dots: list[Point], label: str, *, colour: str, marker: str, linestyle: str = "-"
-) -> None:
+def _line(axes: Axes, dots: list[Point], label: str, *, colour: str, marker: str, linestyle: str = "-") -> None:
     x = [density for density, _, _ in dots]
     y = [m.accuracy for _, m, _ in dots]
     error = [

@@ -107,9 +107,7 @@ def accuracy_cell(run: Run, dense: Run | None, name: str) -> Cell:
         if evaluation is None:
             return Cell("not evaluated", "the run holds no evaluation")
         empty = evaluation.measures.get(name)
-        return Cell(
-            NOT_MEASURED, f"{empty.how}; no images (n = 0)" if empty else "not part of the evaluation"
-        )
+        return Cell(NOT_MEASURED, f"{empty.how}; no images (n = 0)" if empty else "not part of the evaluation")
     apart = difference(run, dense, name)
     note = ""
     if dense is run:
@@ -133,14 +131,10 @@ def footnotes(runs: Sequence[Run]) -> list[Footnote]:
         notes.append(Footnote(measure_name(name), ". ".join(said) if said else f"{NOT_MEASURED} in any run"))
     references = ", ".join(dict.fromkeys(r.label for run in runs if (r := reference_for(run, runs))))
     if references:
-        text = (
-            f"difference in percentage points (pp) to {references}, counted sparsity 0, same data and threat"
-        )
+        text = f"difference in percentage points (pp) to {references}, counted sparsity 0, same data and threat"
         notes.append(Footnote("To dense", text))
     if files_of(runs):
-        notes.append(
-            Footnote("On disk", "size of the files written, counted in bytes; 1 MB = 1,000,000 bytes")
-        )
+        notes.append(Footnote("On disk", "size of the files written, counted in bytes; 1 MB = 1,000,000 bytes"))
     return notes
 
 

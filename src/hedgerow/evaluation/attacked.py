@@ -1,0 +1,238 @@
+"""Accuracy under attack: every verdict comes from our own forward on a stored adversarial image."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from hedgerow.attacks import autoattack, check_images, crafting, pgd
+from hedgerow.attacks.autoattack import describe
+from hedgerow.errors import CheckpointError, DataError
+from hedgerow.evaluation.statistics import wilson
+from hedgerow.files import read_tensors, write_tensors
+from hedgerow.result import Evaluation, Measure, Verdict
+from hedgerow.seeds import derive
+from hedgerow.threat import ThreatModel
+
+_BALL_TOLERANCE = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """What is run: PGD steps and restarts (step eps / 4), AutoAttack or not, images per batch, seed."""
+
+    pgd_steps: int = 50
+    pgd_restarts: int = 5
+    autoattack: bool = True
+    batch_size: int = 500
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """The record, and the images behind it: `[N, ...]` strongest adversarial example per image."""
+
+    record: Evaluation
+    adversarial: Tensor
+    clean_predictions: Tensor
+    adversarial_predictions: Tensor
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for every batch."""
+
+    threat: ThreatModel
+    classes: int
+    protocol: Protocol
+
+
+def evaluate(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: ThreatModel,
+    num_classes: int | None = None,
+    protocol: Protocol | None = None,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Evaluated:
+    """Return accuracy on clean images, under PGD, under AutoAttack, and under the worst of them per example.
+
+    `x` is `[N, C, H, W]` float in [0,1], `y` `[N]` int64; work is in float32 and `eval` mode, and leaves the
+    model as it was. Each attack attacks every image that is classified correctly. With a `folder`, finished
+    batches are kept there and not computed again for the same model, images and protocol; `progress(done,
+    total)` is told of each. Raises `DataError` for bad pixels or labels, or no images.
+    """
+    protocol = protocol or Protocol()
+    x = x.float()
+    if len(x) == 0:
+        raise DataError("there is no image to evaluate on")
+    size = protocol.batch_size
+    with crafting(model) as inner, torch.no_grad():
+        job = _Job(threat, num_classes or inner(x[:1]).shape[1], protocol)
+        check_images(x, y, job.classes)
+        parts = []
+        for number, start in enumerate(range(0, len(x), size)):
+            path = folder and folder / f"chunk-{number:04d}.safetensors"
+            chunk = slice(start, start + size)
+            parts.append(_kept_chunk(inner, x[chunk], y[chunk], job, number, path))
+            if progress:
+                progress(min(start + size, len(x)), len(x))
+    merged = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    return _judge(merged, x, y, job)
+
+
+def _kept_chunk(
+    model: nn.Module, x: Tensor, y: Tensor, job: _Job, number: int, path: Path | None
+) -> dict[str, Tensor]:
+    if path is None:
+        return _attack_chunk(model, x, y, job, number)
+    identity = _fingerprint([*model.state_dict().values(), x, y], f"{job}")
+    try:
+        kept, metadata = read_tensors(path)
+        if metadata.get("identity") == identity:
+            return {name: tensor.to(x.device) for name, tensor in kept.items()}
+    except CheckpointError:
+        pass  # absent or cut short: computed below
+    found = _attack_chunk(model, x, y, job, number)
+    write_tensors(path, found, {"identity": identity, "threat": str(job.threat)})
+    return found
+
+
+def _fingerprint(tensors: list[Tensor], text: str) -> str:
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _attack_chunk(model: nn.Module, x: Tensor, y: Tensor, job: _Job, number: int) -> dict[str, Tensor]:
+    protocol, threat = job.protocol, job.threat
+    seed = derive(protocol.seed, "evaluate", number)
+    clean = model(x).argmax(1)
+    right = (clean == y).nonzero().flatten()
+
+    def by_pgd() -> Tensor:
+        return pgd(
+            model,
+            x[right],
+            y[right],
+            threat=threat,
+            steps=protocol.pgd_steps,
+            restarts=protocol.pgd_restarts,
+            seed=seed,
+            batch_size=protocol.batch_size,
+        )
+
+    def by_autoattack() -> Tensor:
+        size = protocol.batch_size
+        return autoattack(
+            model, x[right], y[right], threat=threat, num_classes=job.classes, seed=seed, batch_size=size
+        )
+
+    found = {"clean": clean}
+    seconds = []
+    attacks = {"pgd": by_pgd, **({"autoattack": by_autoattack} if protocol.autoattack else {})}
+    for name, attack in attacks.items():
+        before = time.monotonic()
+        images = x.clone()
+        if len(right):
+            images[right] = attack()
+        # The same batch as in the clean forward, so that an unchanged image gets the same answer.
+        found[f"{name}_images"], found[f"{name}_predictions"] = images, model(images).argmax(1)
+        seconds.append(time.monotonic() - before)
+    return {**found, "seconds": torch.tensor([seconds], dtype=torch.float64, device=x.device)}
+
+
+def _judge(found: dict[str, Tensor], x: Tensor, y: Tensor, job: _Job) -> Evaluated:
+    names = [name for name in ("pgd", "autoattack") if f"{name}_images" in found]
+    standing = {"clean": found["clean"] == y}
+    for name in names:
+        standing[name] = standing["clean"] & (found[f"{name}_predictions"] == y)
+    standing["worst_case"] = torch.stack(list(standing.values())).all(0)
+    seconds = dict(zip(names, found["seconds"].sum(0).tolist(), strict=True))
+    measures = {
+        name: measure(flags, _how(name, job), job.protocol.seed, seconds.get(name, 0.0))
+        for name, flags in standing.items()
+    }
+    images, predictions = x.clone(), found["clean"].clone()
+    for name in names:
+        broken = (standing["clean"] & ~standing[name]).nonzero().flatten()
+        images[broken] = found[f"{name}_images"][broken]
+        predictions[broken] = found[f"{name}_predictions"][broken]
+    record = Evaluation(
+        split="given",
+        threat=str(job.threat),
+        examples=list(range(len(y))),
+        measures=measures,
+        verdicts=[verdict({k: bool(v[i]) for k, v in standing.items()}) for i in range(len(y))],
+        checks=_checks([found[f"{name}_images"] for name in names], x, measures, job.threat),
+    )
+    return Evaluated(record, images, found["clean"], predictions)
+
+
+def _checks(
+    attacked: list[Tensor], x: Tensor, measures: dict[str, Measure], threat: ThreatModel
+) -> dict[str, bool]:
+    limit = float(threat.eps) + _BALL_TOLERANCE
+    checks = {
+        "adversarial images lie in the ball and in [0,1]": all(
+            bool((threat.distance(images, x) <= limit).all() and images.min() >= 0 and images.max() <= 1)
+            for images in attacked
+        ),
+        "attacked accuracy is not above clean accuracy": all(
+            m.correct <= measures["clean"].correct for m in measures.values()
+        ),
+    }
+    if "autoattack" in measures:
+        checks["AutoAttack is not weaker than PGD"] = measures["autoattack"].correct <= measures["pgd"].correct
+    return checks
+
+
+def measure(correct: Tensor, how: str, seed: int, seconds: float = 0.0) -> Measure:
+    """Return the record of an accuracy from `[N]` boolean flags."""
+    count, n = int(correct.sum()), len(correct)
+    low, high = wilson(count, n)
+    return Measure(
+        correct=count, n=n, accuracy=count / max(n, 1), low=low, high=high, how=how, seed=seed, seconds=seconds
+    )
+
+
+def verdict(standing: dict[str, bool]) -> Verdict:
+    """Return the word for one example: what breaks it first, of clean, PGD, AutoAttack."""
+    if not standing["clean"]:
+        return "misclassified"
+    if not standing["pgd"]:
+        return "broken by pgd"
+    return "robust" if standing.get("autoattack", True) else "broken by autoattack"
+
+
+def _how(name: str, job: _Job) -> str:
+    protocol, threat = job.protocol, job.threat
+    steps = f"PGD-{protocol.pgd_steps} on cross-entropy, step eps/4, {protocol.pgd_restarts} random restarts"
+    return {
+        "clean": "unchanged images",
+        "pgd": f"{steps}, {threat}",
+        "autoattack": f"{describe(job.classes)}, {threat}",
+        "worst_case": f"correct under every attack run, {threat}",
+    }[name]
+
+
+def quick_accuracy(
+    model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, steps: int = 10, seed: int = 0
+) -> dict[str, float]:
+    """Return `clean` and `robust` accuracy (PGD, one restart), 0 to 1: the yardstick of model selection."""
+    with crafting(model) as inner, torch.no_grad():
+        clean = torch.cat([inner(part).argmax(1) for part in torch.split(x, 500)]) == y
+        found = pgd(inner, x[clean], y[clean], threat=threat, steps=steps, restarts=1, seed=seed)
+        kept = [inner(part).argmax(1) for part in torch.split(found, 500)] if len(found) else []
+        robust = (torch.cat(kept) == y[clean]).sum().item() if kept else 0
+    return {"clean": clean.float().mean().item(), "robust": robust / len(y)}

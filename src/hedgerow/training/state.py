@@ -1,0 +1,109 @@
+"""Where a phase stands: written whole, read back exactly, the one before kept."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from hedgerow.errors import CheckpointError
+from hedgerow.files import load_checkpoint, save_checkpoint
+from hedgerow.pruners import Pruner
+
+
+@dataclass
+class Standing:
+    """Position and running sums of a phase; with model, optimiser and pruner this is all of its state.
+
+    Randomness needs no state: every step derives its own from (seed, phase, epoch, step).
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best_epoch: int = -1
+    best_score: float = -1.0
+    seconds: float = 0.0
+    images: int = 0
+    epoch_seconds: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class CheckpointFiles:
+    """The files of one phase in a run folder; None for a run that leaves no trace."""
+
+    folder: Path | None
+    phase: str
+
+    @property
+    def last(self) -> Path | None:
+        """The newest state."""
+        return self.folder and self.folder / f"{self.phase}-last.pt"
+
+    @property
+    def previous(self) -> Path | None:
+        """The state before the newest."""
+        return self.folder and self.folder / f"{self.phase}-previous.pt"
+
+    @property
+    def best(self) -> Path | None:
+        """The model of the best epoch so far."""
+        return self.folder and self.folder / f"{self.phase}-best.pt"
+
+    def remove(self) -> None:
+        """Delete them, once the phase's result is safe."""
+        for path in (self.last, self.previous, self.best):
+            if path:
+                path.unlink(missing_ok=True)
+
+
+def save_state(
+    files: CheckpointFiles, model: nn.Module, optimizer: Optimizer, pruner: Pruner, standing: Standing
+) -> None:
+    """Write the newest state; the newest so far becomes the previous one."""
+    if files.last is None or files.previous is None:
+        return
+    if files.last.exists():
+        files.last.replace(files.previous)
+    state = {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "pruner": pruner.state_dict(),
+        "standing": asdict(standing),
+    }
+    save_checkpoint(files.last, state)
+
+
+def load_state(files: CheckpointFiles, model: nn.Module, optimizer: Optimizer, pruner: Pruner) -> Standing | None:
+    """Put model, optimiser and pruner where the newest state left them; None when there is no state."""
+    path = next((p for p in (files.last, files.previous) if p is not None and p.exists()), None)
+    if path is None:
+        return None
+    state = load_checkpoint(path)
+    try:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        pruner.load_state_dict(state["pruner"])
+        return Standing(**state["standing"])
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: this checkpoint is of another run ({error}). Resume with the recipe it was made by, or "
+            "choose another --out"
+        ) from error
+
+
+def save_best(files: CheckpointFiles, model: nn.Module, memory: dict[str, Any]) -> None:
+    """Keep the model's current state as the best so far (on disk, or in memory without a folder)."""
+    state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    if files.best is None:
+        memory["best"] = state
+    else:
+        save_checkpoint(files.best, {"model": state})
+
+
+def load_best(files: CheckpointFiles, model: nn.Module, memory: dict[str, Any]) -> None:
+    """Return the model to the best state kept."""
+    model.load_state_dict(memory["best"] if files.best is None else load_checkpoint(files.best)["model"])

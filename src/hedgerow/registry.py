@@ -24,9 +24,9 @@ class UnknownNameError(HedgerowError):
 
 
 def nearest(word: str, known: list[str]) -> str:
-    """Return `; did you mean 'x'?` for the known word closest to `word`, or an empty string."""
+    """Return `; did you mean 'x'?` for the known word closest to `word`, or just a full stop."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {close[0]!r}?" if close else "."
 
 
 class Registry(Generic[T]):

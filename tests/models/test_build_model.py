@@ -18,7 +18,8 @@ from torch import nn
 
 
 def mlp(hidden, num_classes, image_size=(2, 2)):
-    return nn.Sequential(nn.Flatten(), nn.Linear(image_size[0] * image_size[1], hidden), nn.Linear(hidden, num_classes))
+    pixels = image_size[0] * image_size[1]
+    return nn.Sequential(nn.Flatten(), nn.Linear(pixels, hidden), nn.Linear(hidden, num_classes))
 
 
 def fixed():
@@ -158,12 +159,12 @@ def test_a_reference_network_asked_for_wrongly_is_a_model_error(more, message):
 
 
 def test_an_unknown_name_lists_the_known_ones():
-    with pytest.raises(UnknownNameError, match="did you mean 'resnet18'.*Known: cnn-large, cnn-small"):
+    with pytest.raises(UnknownNameError, match=r"did you mean 'resnet18'.*Known: cnn-large, cnn-small"):
         build("resnet-18")
 
 
 def test_images_too_small_name_the_smallest_size():
-    with pytest.raises(ModelError, match="cannot take 15x40 images.*smallest size that works is 16x16"):
+    with pytest.raises(ModelError, match=r"cannot take 15x40 images.*smallest size that works is 16x16"):
         build("vgg16-bn", size=(15, 40))
 
 

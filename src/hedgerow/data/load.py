@@ -62,7 +62,7 @@ def _call(name: str, source: Callable[..., Raw], path: str | Path | None, option
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     known = [n for n, p in parameters.items() if p.kind is p.KEYWORD_ONLY and n != "path"]
     problems = [
-        f"no option {option!r}{nearest(option, known)} (it has: {', '.join(known) or 'none'})"
+        f"no option {option!r}{nearest(option, known).rstrip('.')} (it has: {', '.join(known) or 'none'})"
         for option in options
         if option not in known and not open_ended
     ]

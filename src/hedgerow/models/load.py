@@ -107,7 +107,7 @@ def _arguments(
     allowed = [n for n in named if own or n not in shape]
     unknown = [n for n in options if n not in allowed]
     if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters):
-        listed = "; ".join(f"no option {n!r}{nearest(str(n), allowed)}" for n in unknown)
+        listed = "; ".join(f"no option {n!r}{nearest(str(n), allowed).rstrip('.')}" for n in unknown)
         raise ModelError(f"{where}: {listed.rstrip('?')}. Allowed: {', '.join(allowed) or 'none'}")
     return {key: value for key, value in shape.items() if key in named} | options
 

@@ -103,6 +103,10 @@ class Display:
         elif metrics["epoch"] == metrics["epochs"]:
             self.close()
 
+    def say(self, text: str) -> None:
+        """Print one line beside the bar."""
+        self.console.print(text, highlight=False)
+
     def close(self) -> None:
         """Take the bar down."""
         if self.bar is not None:

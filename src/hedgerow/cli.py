@@ -1,0 +1,167 @@
+"""Thin commands over the pipeline. Nothing heavy is imported until a command runs, so that help is instant."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hedgerow.errors import HedgerowError, RecipeError
+
+if TYPE_CHECKING:
+    from hedgerow.result import Result
+
+app = typer.Typer(
+    help="Prune neural networks 10x to 100x, keep them adversarially robust, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RecipeArgument = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped one.")
+]
+Changes = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, such as threat.eps=4/255."),
+]
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    changes: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME).")] = None,
+) -> None:
+    """Pretrain, prune, fine-tune, evaluate, report. Stopped at any moment, it goes on when called again."""
+    from hedgerow.recipe import load_recipe
+
+    loaded = load_recipe(recipe, parse_changes(changes))
+    _carry_out(loaded, out or Path("runs") / loaded.name, shlex.join(["hedgerow", *sys.argv[1:]]))
+
+
+@app.command()
+def resume(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]) -> None:
+    """Go on with a run that was stopped, exactly where its last checkpoint left it."""
+    from hedgerow.runfolder import RunFolder
+
+    _carry_out(RunFolder(folder).read_recipe(), folder, f"hedgerow resume {folder}")
+
+
+@app.command()
+def evaluate(
+    target: Annotated[Path, typer.Argument(metavar="DIR|MODEL", help="A run folder or a file of weights.")],
+    recipe: Annotated[str | None, typer.Option(help="For a file of weights: model, data and threat.")] = None,
+    changes: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the record (JSON).")] = None,
+) -> None:
+    """Evaluate a finished run, or weights of your own, as the recipe's `evaluation` section says."""
+    from hedgerow.reevaluate import evaluate_target
+
+    for name, measure in evaluate_target(target, recipe, parse_changes(changes), out).measures.items():
+        typer.echo(
+            f"{name:<12} {measure.accuracy:7.2%}  [{measure.low:.2%}, {measure.high:.2%}]  "
+            f"{measure.correct}/{measure.n}, seed {measure.seed}  {measure.how}"
+        )
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders to compare.")],
+    out: Annotated[Path | None, typer.Option(help="The page (default: report.html in the first DIR).")] = None,
+) -> None:
+    """Write one self-contained page, with CSV and Markdown tables beside it, on finished runs."""
+    from hedgerow.grid import run_folders
+    from hedgerow.report import write_report, write_tables
+
+    runs = [run for folder in folders for run in run_folders(folder)]
+    if not runs:
+        raise HedgerowError(f"{folders[0]}: no cell of this grid is finished; `hedgerow resume {folders[0]}`")
+    page = write_report(runs, out or folders[0] / "report.html", command=shlex.join(["hedgerow", *sys.argv[1:]]))
+    if len(runs) > 1:
+        write_tables(runs, page.parent)
+    typer.echo(f"page: {page}")
+
+
+@app.command()
+def recipes() -> None:
+    """List the shipped recipes, one line each."""
+    import yaml
+
+    from hedgerow.recipe import shipped_recipes
+
+    for name, path in shipped_recipes().items():
+        description = yaml.safe_load(path.read_text(encoding="utf-8")).get("description", "")
+        typer.echo(f"{name:<34} {' '.join(description.split())}")
+
+
+@app.command()
+def validate(recipe: RecipeArgument, changes: Changes = None) -> None:
+    """Check a recipe without running it, and print it with every default written out."""
+    from hedgerow.recipe import load_recipe
+
+    typer.echo(load_recipe(recipe, parse_changes(changes)).to_yaml(), nl=False)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what this installation and machine can do, and what is missing."""
+    from hedgerow.doctor import examine
+
+    findings = examine()
+    for finding in findings:
+        typer.echo(f"{'ok  ' if finding.good else 'LOOK'}  {finding.what:<14} {finding.found}")
+        if finding.advice:
+            typer.echo(f"{'':>22}{finding.advice}")
+
+
+def parse_changes(changes: list[str] | None) -> dict[str, Any]:
+    """Return `{"a.b": value}` of `a.b=value` texts, values read as YAML; `RecipeError` for other texts."""
+    import yaml
+
+    parsed: dict[str, Any] = {}
+    problems = []
+    for text in changes or []:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            problems.append(f"--set {text}: expected KEY=VALUE, such as pruning.sparsity=0.95")
+            continue
+        try:
+            parsed[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            problems.append(f"--set {text}: the value is not valid YAML ({' '.join(str(error).split())})")
+    if problems:
+        raise RecipeError("command line", problems)
+    return parsed
+
+
+def _carry_out(recipe: Any, folder: Path, command: str) -> None:
+    from hedgerow.grid import run as run_recipe
+
+    try:
+        results = run_recipe(recipe, folder, command=command, tell=lambda text: typer.echo(text, err=True))
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; nothing finished is lost. Go on with: hedgerow resume {folder}", err=True)
+        raise typer.Exit(130) from None
+    for result in results:
+        typer.echo(_line(result))
+    typer.echo(f"page: {folder / 'report.html'}")
+
+
+def _line(result: Result) -> str:
+    measures = result.evaluation.measures if result.evaluation else {}
+    scores = "  ".join(f"{name} {m.accuracy:6.1%}" for name, m in measures.items())
+    n = len(result.evaluation.examples) if result.evaluation else 0
+    return f"{result.name:<20} {result.sparsity.counted:7.2%} removed  {scores}  (n={n})"
+
+
+def main() -> None:
+    """Run the command line; an error made for the user is printed without a traceback."""
+    try:
+        app()
+    except HedgerowError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

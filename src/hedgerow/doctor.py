@@ -1,0 +1,76 @@
+"""What this installation and this machine can do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+_NEEDED = ("lightning-fabric", "pydantic", "pyautoattack", "safetensors", "scikit-learn", "scipy", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: whether it is well, what was found, and what to do if not."""
+
+    what: str
+    good: bool
+    found: str
+    advice: str = ""
+
+
+def examine() -> list[Finding]:
+    """Return the findings, in the order a user would ask."""
+    import torch
+
+    findings = [Finding("python", True, sys.version.split()[0]), Finding("torch", True, torch.__version__)]
+    findings += [_package(name) for name in _NEEDED]
+    findings += [_devices(), _precision(), _threads(), _data()]
+    return findings
+
+
+def _package(name: str) -> Finding:
+    try:
+        return Finding(name, True, version(name))
+    except PackageNotFoundError:
+        return Finding(name, False, "not installed", "install this package again: pip install hedgerow")
+
+
+def _devices() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Finding("devices", True, ", ".join(names))
+    return Finding("devices", True, "cpu (no CUDA device)")
+
+
+def _precision() -> Finding:
+    import torch
+
+    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    if torch.cuda.is_available():
+        fast = torch.cuda.is_bf16_supported()
+    found = f"float32{', bf16 in hardware' if fast or amx else ''} ({torch.backends.cpu.get_cpu_capability()})"
+    advice = "" if fast or amx else "precision: bf16 works here, but is not faster than float32"
+    return Finding("precision", True, found, advice)
+
+
+def _threads() -> Finding:
+    import torch
+
+    policy = os.environ.get("OMP_WAIT_POLICY", "unset")
+    found = f"{torch.get_num_threads()} of {os.cpu_count()} cores, OMP_WAIT_POLICY {policy}"
+    passive = policy.upper() == "PASSIVE"
+    advice = "" if passive else "set OMP_WAIT_POLICY=PASSIVE: on busy cores waiting threads spin and slow all down"
+    return Finding("threads", passive, found, advice)
+
+
+def _data() -> Finding:
+    from hedgerow.data import load_dataset
+    from hedgerow.data.cache import cache_folder
+
+    digits = load_dataset("digits")
+    return Finding("data", True, f"{digits.label}: {len(digits.train)} images; cache {cache_folder()}")

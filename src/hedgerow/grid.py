@@ -1,0 +1,81 @@
+"""Runs of several cells on one pretrained network, and the page that compares them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from hedgerow.pipeline import dataset_of, model_of, one_writer, run_one
+from hedgerow.recipe import Recipe, apply, grid_cells, parse_recipe
+from hedgerow.report import write_report, write_tables
+from hedgerow.result import Result
+from hedgerow.runfolder import RunFolder
+
+DENSE = "dense"
+
+
+def run(
+    recipe: Recipe, path: Path, *, command: str = "", tell: Callable[[str], None] | None = None
+) -> list[Result]:
+    """Carry out a recipe, with or without a grid, in the folder `path`, and write its page.
+
+    Called again on the same folder it goes on where it stopped; finished cells are not touched.
+    Returns the results, the dense network first when there is a grid.
+    """
+    tell = tell or (lambda _: None)
+    with one_writer(path):
+        if not recipe.grid:
+            results = [run_one(recipe, path, command=command)]
+            write_report([path], RunFolder(path).report, command=command or None)
+            return results
+        RunFolder(path).open(recipe)
+        dataset = dataset_of(recipe)
+        model_of(recipe, dataset)
+        cells = cell_recipes(recipe)
+        results = []
+        for number, (name, cell) in enumerate(cells.items(), start=1):
+            tell(f"[{number}/{len(cells)}] {name}")
+            results.append(run_one(cell, path / name, command=command, dataset=dataset))
+        finished = [path / name for name in cells]
+        write_report(finished, RunFolder(path).report, title=recipe.name, command=command or None)
+        write_tables(finished, path)
+        return results
+
+
+def cell_recipes(recipe: Recipe) -> dict[str, Recipe]:
+    """Return the recipe of every cell by the name of its folder; the dense base comes first.
+
+    All cells reuse its pretraining, so that they differ in nothing else.
+    """
+    raw = {**recipe.dump(), "grid": {}}
+    cells = {DENSE: parse_recipe({**raw, "name": DENSE, "pruning": None})}
+    for values in grid_cells(recipe):
+        name = cell_name(values)
+        changes = {**values, "name": name, "phases.pretrain.reuse": f"../{DENSE}"}
+        cells[name] = parse_recipe(apply(raw, changes))
+    return cells
+
+
+def cell_name(values: dict[str, Any]) -> str:
+    """Return a folder name for a cell, such as `hydra-0.97`: methods first, then numbers."""
+    words = [_plain(v) for v in values.values()]
+    return "-".join(sorted(words, key=lambda word: word[0].isdigit()))
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, str | int | float | Fraction):
+        return str(value).replace("/", "_").replace(":", ".")
+    return "-".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+
+
+def run_folders(path: Path) -> list[Path]:
+    """Return the finished runs in a folder: itself, or the cells of its grid in order."""
+    folder = RunFolder(path)
+    if folder.result.exists() or not folder.recipe.exists():
+        return [path]
+    recipe = folder.read_recipe()
+    if not recipe.grid:
+        return [path]
+    return [path / name for name in cell_recipes(recipe) if RunFolder(path / name).result.exists()]

@@ -1,0 +1,283 @@
+"""The phases of a run in their order: pretrain, prune, fine-tune, evaluate, report; each is done once."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from hedgerow.data import Dataset, load_dataset
+from hedgerow.evaluation import Evaluated, Protocol, evaluate, quick_accuracy
+from hedgerow.files import write_tensors
+from hedgerow.models import build_model
+from hedgerow.objectives import OBJECTIVES, Objective
+from hedgerow.pruners import PRUNERS, Dense, FixedMask, Pruner
+from hedgerow.recipe import ObjectiveSection, PhaseSection, Recipe, construct, own_options
+from hedgerow.result import LayerCount, PhaseRecord, Result, SparsityCount
+from hedgerow.runfolder import RunFolder, load_weights
+from hedgerow.sparsity import Budget, Masks, count_nonzero, prunable_weights, total_count
+from hedgerow.threat import ThreatModel
+from hedgerow.training import Display, MetricsFile, Plan, Setting, train
+
+
+@dataclass
+class Bench:
+    """What all phases of a run work on."""
+
+    recipe: Recipe
+    folder: RunFolder
+    dataset: Dataset
+    threat: ThreatModel
+    device: torch.device
+    display: Display
+
+
+def run_one(recipe: Recipe, path: Path, *, command: str = "", dataset: Dataset | None = None) -> Result:
+    """Carry out a recipe without a grid in the folder `path`, from wherever it stands; return its result.
+
+    Data, model and recipe are checked before anything is computed. A finished run is returned as it is.
+    """
+    folder = RunFolder(path)
+    folder.open(recipe)
+    bench = Bench(
+        recipe,
+        folder,
+        dataset or dataset_of(recipe),
+        recipe.threat.build(),
+        device_of(recipe),
+        Display(recipe.name),
+    )
+    with contextlib.closing(bench.display):
+        model = model_of(recipe, bench.dataset)
+        records, masks = run_phases(bench, model)
+    if folder.result.exists():
+        from hedgerow.result import load_result
+
+        return load_result(folder.result)
+    write_tensors(folder.model, model.state_dict())
+    write_tensors(folder.masks, {name: mask.to(torch.uint8) for name, mask in masks.items()})
+    result = describe(bench, model, records, command)
+    result.evaluation = evaluate_model(bench, model).record
+    result.save(folder.result)
+    return result
+
+
+def run_phases(bench: Bench, model: nn.Module) -> tuple[list[PhaseRecord], Masks]:
+    """Run or reload the phases; the model ends plain and finished. Returns their records and the masks."""
+    recipe, phases = bench.recipe, bench.recipe.phases
+    budget = Budget(0)
+    reused = phases.pretrain.reuse and RunFolder(bench.folder.path / phases.pretrain.reuse)
+    done = reused.load_phase("pretrain", model) if reused else None
+    record, masks = done or run_phase(bench, model, "pretrain", phases.pretrain, Dense(), budget)
+    records = [record]
+    if recipe.pruning is None:
+        return records, masks
+    section = recipe.pruning
+    budget = Budget(section.sparsity, section.distribution)
+    pruner: Pruner = construct(PRUNERS[section.method], own_options(section), seed=recipe.seed)
+    steps: list[tuple[str, PhaseSection, Any]] = [
+        ("prune", phases.prune, lambda _: pruner),
+        ("finetune", phases.finetune, FixedMask),
+    ]
+    for name, phase, make in steps:
+        record, masks = run_phase(bench, model, name, phase, make(masks), budget)
+        records.append(record)
+    return records, masks
+
+
+def run_phase(
+    bench: Bench, model: nn.Module, name: str, phase: PhaseSection, pruner: Pruner, budget: Budget
+) -> tuple[PhaseRecord, Masks]:
+    """Train one phase to its end, or reload it; keep its outcome in the run folder."""
+    recipe, folder = bench.recipe, bench.folder
+    done = folder.load_phase(name, model)
+    if done:
+        return done
+    objective, title = objective_of(phase.objective or recipe.objective, bench.threat)
+    fields = phase.model_dump(exclude={"objective", "reuse"})
+    plan = Plan(**{**fields, "epochs": phase.epochs if pruner.learns else 0}, augment=tuple(recipe.data.augment))
+    validation = bench.dataset.validation.to(bench.device)
+    pixels = validation.pixels()
+    setting = Setting(
+        seed=recipe.seed,
+        phase=name,
+        folder=folder.checkpoints,
+        precision={"float32": "32-true", "bf16": "bf16-mixed"}[recipe.precision],
+        accelerator=bench.device.type,
+        channels_last=recipe.channels_last,
+        validate=lambda m: quick_accuracy(m, pixels, validation.labels, threat=bench.threat, seed=recipe.seed),
+        listeners=(MetricsFile(folder.metrics), bench.display),
+    )
+    out = train(model, bench.dataset.train, objective, plan=plan, pruner=pruner, budget=budget, setting=setting)
+    record = PhaseRecord(
+        name=name,
+        epochs=out.epochs,
+        seconds=out.seconds,
+        images_per_second=out.images / max(out.seconds, 1e-9),
+        objective=title,
+        selected_epoch=out.selected_epoch,
+    )
+    folder.save_phase(record, model, out.masks)
+    for leftover in folder.checkpoints.glob(f"{name}-*.pt"):
+        leftover.unlink()
+    return record, out.masks
+
+
+def evaluate_model(bench: Bench, model: nn.Module) -> Evaluated:
+    """Evaluate on the test split as the recipe says; keep the attacked images and a gallery of them."""
+    section, recipe = bench.recipe.evaluation, bench.recipe
+    test = bench.dataset.test.take(section.examples, recipe.seed).to(bench.device)
+    found = evaluate(
+        model.to(bench.device),
+        test.pixels(),
+        test.labels,
+        threat=bench.threat,
+        num_classes=bench.dataset.num_classes,
+        protocol=Protocol(
+            pgd_steps=section.pgd_steps,
+            pgd_restarts=section.pgd_restarts,
+            autoattack=section.autoattack,
+            batch_size=section.batch_size,
+            seed=recipe.seed,
+        ),
+        folder=bench.folder.evaluation,
+        progress=lambda done, total: bench.display.say(f"{recipe.name} evaluate {done}/{total} images"),
+    )
+    found.record.split, found.record.examples = "test", test.positions.tolist()
+    shown = slice(0, section.gallery)
+    attack = "AutoAttack and PGD" if section.autoattack else "PGD"
+    write_tensors(
+        bench.folder.gallery,
+        {
+            "clean": test.images[shown],
+            "adversarial": found.adversarial[shown],
+            "labels": test.labels[shown],
+            "clean_predictions": found.clean_predictions[shown],
+            "adversarial_predictions": found.adversarial_predictions[shown],
+        },
+        {"eps": str(bench.threat.eps), "norm": bench.threat.norm, "attack": attack},
+    )
+    return found
+
+
+def describe(bench: Bench, model: nn.Module, records: list[PhaseRecord], command: str) -> Result:
+    """Return everything but the evaluation that is known of a finished network; weights are counted."""
+    recipe, data = bench.recipe, bench.dataset
+    counts = count_nonzero(model)
+    total = total_count(counts)
+    shapes = {name: list(weight.dense.shape) for name, weight in prunable_weights(model).items()}
+    return Result(
+        name=recipe.name,
+        command=command,
+        recipe=recipe.dump(),
+        dataset=data.label,
+        classes=list(data.classes),
+        split_sizes={name: len(split) for name, split in data.splits.items()},
+        model=recipe.model.factory or recipe.model.name,
+        parameters=sum(p.numel() for p in model.parameters()),
+        method=recipe.pruning.method if recipe.pruning else "dense",
+        sparsity=SparsityCount(
+            asked=float(recipe.pruning.sparsity) if recipe.pruning else 0.0,
+            kept=total.kept,
+            prunable=total.total,
+            layers=[
+                LayerCount(name=name, shape=shapes[name], kept=c.kept, total=c.total) for name, c in counts.items()
+            ],
+        ),
+        phases=records,
+        bytes_on_disk=bytes_on_disk(bench.folder.model),
+        versions={
+            "hedgerow": version("hedgerow"),
+            "torch": torch.__version__,
+            "pyautoattack": version("pyautoattack"),
+            "python": platform.python_version(),
+        },
+        machine={
+            "processor": platform.machine(),
+            "cores": os.cpu_count() or 1,
+            "threads": torch.get_num_threads(),
+            "device": torch.cuda.get_device_name() if bench.device.type == "cuda" else "cpu",
+            "training precision": recipe.precision,
+        },
+    )
+
+
+def bytes_on_disk(path: Path) -> dict[str, int]:
+    """Return the size of the stored network as it is, and compressed losslessly (zlib)."""
+    content = path.read_bytes()
+    return {"stored": len(content), "zlib": len(zlib.compress(content, 6))}
+
+
+def dataset_of(recipe: Recipe) -> Dataset:
+    """Load the recipe's data."""
+    section = recipe.data
+    return load_dataset(
+        section.source,
+        path=section.path,
+        validation=section.validation,
+        train_limit=section.train_limit,
+        test_limit=section.test_limit,
+        seed=recipe.seed,
+        label=section.label,
+        **own_options(section),
+    )
+
+
+def model_of(recipe: Recipe, data: Dataset) -> nn.Module:
+    """Build the recipe's network for this data, with the user's weights where they are given."""
+    section = recipe.model
+    model = build_model(
+        section.name,
+        num_classes=data.num_classes,
+        channels=data.channels,
+        image_size=data.image_size,
+        mean=data.mean,
+        std=data.std,
+        factory=section.factory,
+        normalize=section.normalize,
+        seed=recipe.seed,
+        options=section.options,
+    )
+    prunable_weights(model)
+    if section.weights:
+        load_weights(model, Path(section.weights))
+    return model
+
+
+def objective_of(section: ObjectiveSection, threat: ThreatModel) -> tuple[Objective, str]:
+    """Return the objective of a section and its name with its options."""
+    options = own_options(section)
+    title = ", ".join([section.name, *(f"{key} {value}" for key, value in options.items())])
+    return construct(OBJECTIVES[section.name], options, threat=threat), title
+
+
+def device_of(recipe: Recipe) -> torch.device:
+    """Return the device of a recipe; `auto` takes a GPU when there is one."""
+    if recipe.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(recipe.device)
+
+
+@contextlib.contextmanager
+def one_writer(path: Path) -> Iterator[None]:
+    """Hold the run folder for this process; a second one is told so instead of spoiling it."""
+    import fcntl
+
+    from hedgerow.errors import CheckpointError
+
+    path.mkdir(parents=True, exist_ok=True)
+    with (path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(f"{path}: another process is working in this run folder") from None
+        yield

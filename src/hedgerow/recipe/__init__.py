@@ -1,0 +1,19 @@
+"""The typed recipe: what a run is. YAML in, every problem at once, YAML out with nothing left implicit."""
+
+from hedgerow.recipe.load import apply, find_recipe, grid_cells, load_recipe, parse_recipe, shipped_recipes
+from hedgerow.recipe.parts import construct, own_options
+from hedgerow.recipe.schema import ObjectiveSection, PhaseSection, Recipe
+
+__all__ = [
+    "ObjectiveSection",
+    "PhaseSection",
+    "Recipe",
+    "apply",
+    "construct",
+    "find_recipe",
+    "grid_cells",
+    "load_recipe",
+    "own_options",
+    "parse_recipe",
+    "shipped_recipes",
+]

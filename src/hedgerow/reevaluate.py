@@ -1,0 +1,55 @@
+"""Evaluation apart from a run: of a finished run folder again, or of a user's own weights."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hedgerow.errors import CheckpointError, RecipeError
+from hedgerow.files import write_text
+from hedgerow.pipeline import Bench, dataset_of, device_of, evaluate_model, model_of
+from hedgerow.recipe import apply, load_recipe, parse_recipe
+from hedgerow.report import write_report
+from hedgerow.result import Evaluation, load_result
+from hedgerow.runfolder import RunFolder, load_weights
+from hedgerow.training import Display
+
+
+def evaluate_target(target: Path, recipe: str | None, changes: Mapping[str, Any], out: Path | None) -> Evaluation:
+    """Return the evaluation of a run folder's network, or of a weights file under `recipe`.
+
+    A run folder's `result.json` and page are brought up to date; `out` takes the record of a weights file.
+    Raises `CheckpointError` for an unfinished run or unreadable weights.
+    """
+    if target.is_dir():
+        folder = RunFolder(target)
+        weights = folder.model
+        if not weights.exists():
+            raise CheckpointError(
+                f"{target}: has no finished network (model.safetensors): hedgerow resume {target}"
+            )
+        loaded = parse_recipe(apply(yaml.safe_load(folder.recipe.read_text("utf-8")), changes), str(folder.recipe))
+    else:
+        weights = target
+        if recipe is None:
+            raise RecipeError(str(target), ["a file of weights needs --recipe: which model, data and threat"])
+        loaded = load_recipe(recipe, changes)
+    with tempfile.TemporaryDirectory() as scratch:
+        place = RunFolder(target if target.is_dir() else Path(scratch))
+        data = dataset_of(loaded)
+        bench = Bench(loaded, place, data, loaded.threat.build(), device_of(loaded), Display(loaded.name))
+        model = model_of(loaded, data)
+        load_weights(model, weights)
+        record = evaluate_model(bench, model).record
+    if target.is_dir():
+        result = load_result(target)
+        result.evaluation = record
+        result.save(RunFolder(target).result)
+        write_report([target], RunFolder(target).report)
+    if out is not None:
+        write_text(out, record.model_dump_json(indent=1) + "\n")
+    return record

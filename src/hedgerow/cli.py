@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -21,13 +23,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-RecipeArgument = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a shipped one.")
-]
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A YAML file, or a shipped name.")]
 Changes = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change a key of the recipe, such as threat.eps=4/255."),
 ]
+
+Jobs = Annotated[int, typer.Option(min=1, help="Cells of a grid to run at a time.")]
 
 
 @app.command()
@@ -35,20 +37,22 @@ def run(
     recipe: RecipeArgument,
     changes: Changes = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME).")] = None,
+    jobs: Jobs = 1,
 ) -> None:
     """Pretrain, prune, fine-tune, evaluate, report. Stopped at any moment, it goes on when called again."""
     from hedgerow.recipe import load_recipe
 
     loaded = load_recipe(recipe, parse_changes(changes))
-    _carry_out(loaded, out or Path("runs") / loaded.name, shlex.join(["hedgerow", *sys.argv[1:]]))
+    _carry_out(loaded, out or Path("runs") / loaded.name, shlex.join(["hedgerow", *sys.argv[1:]]), jobs)
 
 
 @app.command()
-def resume(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")]) -> None:
+def resume(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")], jobs: Jobs = 1) -> None:
     """Go on with a run that was stopped, exactly where its last checkpoint left it."""
     from hedgerow.runfolder import RunFolder
 
-    _carry_out(RunFolder(folder).read_recipe(), folder, f"hedgerow resume {folder}")
+    command = os.environ.get("HEDGEROW_COMMAND") or f"hedgerow resume {folder}"
+    _carry_out(RunFolder(folder).read_recipe(), folder, command, jobs)
 
 
 @app.command()
@@ -138,11 +142,12 @@ def parse_changes(changes: list[str] | None) -> dict[str, Any]:
     return parsed
 
 
-def _carry_out(recipe: Any, folder: Path, command: str) -> None:
+def _carry_out(recipe: Any, folder: Path, command: str, jobs: int) -> None:
     from hedgerow.grid import run as run_recipe
 
     try:
-        results = run_recipe(recipe, folder, command=command, tell=lambda text: typer.echo(text, err=True))
+        tell = functools.partial(typer.echo, err=True)
+        results = run_recipe(recipe, folder, command=command, tell=tell, jobs=jobs)
     except KeyboardInterrupt:
         typer.echo(f"\nstopped; nothing finished is lost. Go on with: hedgerow resume {folder}", err=True)
         raise typer.Exit(130) from None

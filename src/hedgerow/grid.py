@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from hedgerow.pipeline import dataset_of, model_of, one_writer, run_one
+from hedgerow.errors import CheckpointError
+from hedgerow.pipeline import dataset_of, model_of, one_writer, pretrain_only, run_one
 from hedgerow.recipe import Recipe, apply, grid_cells, parse_recipe
 from hedgerow.report import write_report, write_tables
 from hedgerow.result import Result
@@ -17,12 +22,18 @@ DENSE = "dense"
 
 
 def run(
-    recipe: Recipe, path: Path, *, command: str = "", tell: Callable[[str], None] | None = None
+    recipe: Recipe,
+    path: Path,
+    *,
+    command: str = "",
+    tell: Callable[[str], None] | None = None,
+    jobs: int = 1,
 ) -> list[Result]:
     """Carry out a recipe, with or without a grid, in the folder `path`, and write its page.
 
-    Called again on the same folder it goes on where it stopped; finished cells are not touched.
-    Returns the results, the dense network first when there is a grid.
+    Called again on the same folder it goes on where it stopped; finished cells are not touched. With `jobs`
+    above 1 that many cells of a grid run at a time, each in a process of its own with its share of the cores,
+    once the dense network is trained. Returns the results, the dense network first when there is a grid.
     """
     tell = tell or (lambda _: None)
     with one_writer(path):
@@ -34,14 +45,42 @@ def run(
         dataset = dataset_of(recipe)
         model_of(recipe, dataset)
         cells = cell_recipes(recipe)
+        if jobs > 1:
+            pretrain_only(cells[DENSE], path / DENSE, dataset=dataset)
+            _run_in_processes(cells, path, command=command, tell=tell, jobs=jobs)
         results = []
         for number, (name, cell) in enumerate(cells.items(), start=1):
-            tell(f"[{number}/{len(cells)}] {name}")
+            if not RunFolder(path / name).result.exists():
+                tell(f"[{number}/{len(cells)}] {name}")
             results.append(run_one(cell, path / name, command=command, dataset=dataset))
         finished = [path / name for name in cells]
         write_report(finished, RunFolder(path).report, title=recipe.name, command=command or None)
         write_tables(finished, path)
         return results
+
+
+def _run_in_processes(
+    cells: dict[str, Recipe], path: Path, *, command: str, tell: Callable[[str], None], jobs: int
+) -> None:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HEDGEROW_COMMAND": command}
+
+    def one(name: str) -> None:
+        RunFolder(path / name).open(cells[name])
+        words = [sys.executable, "-m", "hedgerow", "resume", str(path / name)]
+        with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+            last = ""
+            for line in child.stderr or ():
+                last = line.decode(errors="replace").rstrip()
+                tell(last)
+        if child.returncode:
+            raise CheckpointError(f"cell {name} stopped with status {child.returncode}: {last}")
+
+    waiting = [name for name in cells if not RunFolder(path / name).result.exists()]
+    with ThreadPoolExecutor(jobs) as pool:
+        running = [pool.submit(one, name) for name in waiting]
+    for cell in running:
+        cell.result()
 
 
 def cell_recipes(recipe: Recipe) -> dict[str, Recipe]:

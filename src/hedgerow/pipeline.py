@@ -46,16 +46,8 @@ def run_one(recipe: Recipe, path: Path, *, command: str = "", dataset: Dataset |
 
     Data, model and recipe are checked before anything is computed. A finished run is returned as it is.
     """
-    folder = RunFolder(path)
-    folder.open(recipe)
-    bench = Bench(
-        recipe,
-        folder,
-        dataset or dataset_of(recipe),
-        recipe.threat.build(),
-        device_of(recipe),
-        Display(recipe.name),
-    )
+    bench = set_up(recipe, path, dataset)
+    folder = bench.folder
     with contextlib.closing(bench.display):
         model = model_of(recipe, bench.dataset)
         records, masks = run_phases(bench, model)
@@ -69,6 +61,22 @@ def run_one(recipe: Recipe, path: Path, *, command: str = "", dataset: Dataset |
     result.evaluation = evaluate_model(bench, model).record
     result.save(folder.result)
     return result
+
+
+def set_up(recipe: Recipe, path: Path, dataset: Dataset | None = None) -> Bench:
+    """Open the run folder for this recipe and load what its phases work on."""
+    folder = RunFolder(path)
+    folder.open(recipe)
+    data = dataset or dataset_of(recipe)
+    return Bench(recipe, folder, data, recipe.threat.build(), device_of(recipe), Display(recipe.name))
+
+
+def pretrain_only(recipe: Recipe, path: Path, *, dataset: Dataset | None = None) -> None:
+    """Carry out the dense training of a run and nothing more; other runs may then reuse it."""
+    bench = set_up(recipe, path, dataset)
+    with contextlib.closing(bench.display):
+        model = model_of(recipe, bench.dataset)
+        run_phase(bench, model, "pretrain", recipe.phases.pretrain, Dense(), Budget(0))
 
 
 def run_phases(bench: Bench, model: nn.Module) -> tuple[list[PhaseRecord], Masks]:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hedgerow.errors import CheckpointError, RecipeError
 from hedgerow.files import write_text
 from hedgerow.pipeline import Bench, dataset_of, device_of, evaluate_model, model_of
@@ -29,10 +27,8 @@ def evaluate_target(target: Path, recipe: str | None, changes: Mapping[str, Any]
         folder = RunFolder(target)
         weights = folder.model
         if not weights.exists():
-            raise CheckpointError(
-                f"{target}: has no finished network (model.safetensors): hedgerow resume {target}"
-            )
-        loaded = parse_recipe(apply(yaml.safe_load(folder.recipe.read_text("utf-8")), changes), str(folder.recipe))
+            raise CheckpointError(f"{target}: has no finished network yet: hedgerow resume {target}")
+        loaded = parse_recipe(apply(folder.read_recipe().dump(), changes), str(folder.recipe))
     else:
         weights = target
         if recipe is None:

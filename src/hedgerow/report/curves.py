@@ -43,7 +43,7 @@ def training_plot(run: Run) -> Markup | None:
         top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=[1, 1.4])
         _curve(top, run, "loss", "training loss", 3)
         for i, (key, name) in enumerate(CURVES.items()):
-            _curve(bottom, run, key, f"{name} validation accuracy", i)
+            _curve(bottom, run, key, f"{name} (validation)", i)
         for axes in (top, bottom):
             _phases(axes, run)
         _phase_names(top, run)
@@ -56,7 +56,7 @@ def training_plot(run: Run) -> Markup | None:
         bottom.xaxis.get_major_locator().set_params(integer=True)
         handles = [h for a in (top, bottom) for h in a.get_legend_handles_labels()[0]]
         if handles:
-            figure.legend(handles=handles, loc="outside upper left", ncols=2, handlelength=1.8)
+            figure.legend(handles=handles, loc="outside upper left", ncols=3, handlelength=1.8, columnspacing=1.4)
 
     return draw(f"training-{run.anchor}", _in_words(run), (5.0, 4.0), paint)
 

@@ -51,7 +51,7 @@ def accuracy_plot(runs: Sequence[Run], measure: str, name: str) -> Markup | None
         axes.set_ylabel(f"{measure_name(measure)} accuracy")
         axes.set_ylim(0, min(1.0, 0.02 + 1.08 * max(m.high for _, dots in everything for _, m, _ in dots)))
         axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g} %")
-        figure.legend(loc="outside upper left", ncols=3, handlelength=1.8, columnspacing=1.4)
+        figure.legend(loc="outside upper left", ncols=_columns(everything), handlelength=1.8)
 
     return draw(name, _in_words(measure, everything), (WIDTH, 3.5), paint)
 
@@ -105,6 +105,10 @@ def _line(axes: Axes, dots: list[Point], label: str, *, colour: str, marker: str
     )
 
 
+def _columns(lines: list[tuple[str, list[Point]]]) -> int:
+    return len(lines) if sum(len(method) + 8 for method, _ in lines) < 64 else 3
+
+
 def _density_axis(axes: Axes, densities: list[float]) -> None:
     low, high = min(densities) / 1.35, max(densities) * 1.35
     ticks = [m * 10.0**e for e in range(-6, 1) for m in (1, 2, 5) if low <= m * 10.0**e <= min(high, 1.0)]
@@ -128,17 +132,19 @@ def layer_plot(run: Run) -> Markup | None:
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         rows = range(len(layers))
+        beside = ("axes fraction", "data")
         axes.barh(rows, shares, color=PALETTE[0], height=0.68)
         if run.density is not None:
             axes.axvline(run.density, color=FOREGROUND, linewidth=0.9, linestyle=(0, (5, 3)))
         top = max(*shares, run.density or 0.0, 1e-9)
         for row, (_, kept, total) in enumerate(layers):
-            text = f"{percent(kept / total)}  {short_count(kept)} of {short_count(total)}"
-            axes.text(shares[row] + 0.02 * top, row, text, va="center", fontsize=7)
-        axes.set_yticks(rows, [shorten(n, 24) for n, _, _ in layers], fontsize=7.5)
+            text = f"{percent(kept / total)}, {short_count(kept)} of {short_count(total)}"
+            axes.annotate(text, (1.02, row), xycoords=beside, va="center", fontsize=7.5)
+        axes.set_yticks(rows, [shorten(n, 28) for n, _, _ in layers], fontsize=7.5)
         axes.set_ylim(len(layers) - 0.4, -0.6)
-        axes.set_xlim(0, 1.75 * top)
-        ticks = [t for t in axes.get_xticks() if t <= min(1.0, 1.1 * top)]
+        axes.set_xlim(0, min(1.0, 1.05 * top))
+        axes.locator_params(axis="x", nbins=5)
+        ticks = [t for t in axes.get_xticks() if t <= min(1.0, 1.05 * top)]
         axes.set_xticks(ticks, [f"{100 * t:g} %" for t in ticks])
         axes.grid(visible=False, axis="y")
         plain_ticks(axes)
@@ -169,17 +175,10 @@ def verdict_plot(runs: Sequence[Run]) -> Markup | None:
         for verdict, colour in zip(VERDICTS, VERDICT_COLOURS, strict=True):
             shares = [c[verdict] / sum(c.values()) for _, c in counts]
             axes.barh(rows, shares, left=start, color=colour, height=0.62, label=verdict)
+            style = {"ha": "center", "va": "center", "color": "#ffffff", "fontsize": 8, "weight": "bold"}
             for row, share in enumerate(shares):
                 if share > 0.05:
-                    place = (start[row] + share / 2, row)
-                    axes.annotate(
-                        str(counts[row][1][verdict]),
-                        place,
-                        ha="center",
-                        va="center",
-                        color="#ffffff",
-                        fontsize=8,
-                    )
+                    axes.annotate(str(counts[row][1][verdict]), (start[row] + share / 2, row), **style)
             start = [s + share for s, share in zip(start, shares, strict=True)]
         axes.set_yticks(rows, [shorten(run, 22) for run, _ in counts])
         axes.set_ylim(len(counts) - 0.45, -0.55)

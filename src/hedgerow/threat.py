@@ -19,10 +19,10 @@ def parse_fraction(value: object) -> Fraction:
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str | Fraction):
         raise ValueError(f"{value!r} is not a number; write a fraction such as 8/255 or a decimal such as 0.3")
-    text = str(value).replace(" ", "")
     try:
-        numerator, _, denominator = text.partition("/")
-        return Fraction(numerator) / Fraction(denominator or 1)
+        numerator, *rest = [Fraction(part) for part in str(value).split("/")]
+        (denominator,) = rest or [Fraction(1)]
+        return numerator / denominator
     except (ValueError, ZeroDivisionError, OverflowError):
         raise ValueError(
             f"{value!r} is not a number; write a fraction such as 8/255 or a decimal such as 0.3"
@@ -83,7 +83,7 @@ class ThreatModel:
             return self.project(original + float(self.eps) * noise, original)
         direction = torch.empty_like(original).normal_(generator=generator)
         radius = torch.empty(len(original), device=original.device, dtype=original.dtype)
-        radius.uniform_(generator=generator).pow_(1.0 / max(1, original[0].numel()))
+        radius.uniform_(generator=generator).pow_(1.0 / max(1, original[:1].numel()))
         scale = radius.view(-1, *[1] * (original.dim() - 1)) / per_example_norm(direction).clamp_min(1e-12)
         return self.project(original + float(self.eps) * direction * scale, original)
 

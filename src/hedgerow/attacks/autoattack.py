@@ -49,6 +49,8 @@ def autoattack(
         raise DataError(f"images are {x.dtype}; AutoAttack runs in float32")
     if num_classes < 2:
         raise DataError("AutoAttack needs at least two classes")
+    if not len(x):
+        return x.clone()
     from pyautoattack import AutoAttack
 
     targets = min(num_classes, _STANDARD_CLASSES) - 1

@@ -95,7 +95,7 @@ def _kept_chunk(
 ) -> dict[str, Tensor]:
     if path is None:
         return _attack_chunk(model, x, y, job, number)
-    identity = _fingerprint([*model.state_dict().values(), x, y], f"{job}")
+    identity = _fingerprint([*model.state_dict().values(), x, y], f"{job} {model}")
     try:
         kept, metadata = read_tensors(path)
         if metadata.get("identity") == identity:
@@ -232,7 +232,9 @@ def quick_accuracy(
     """Return `clean` and `robust` accuracy (PGD, one restart), 0 to 1: the yardstick of model selection."""
     with crafting(model) as inner, torch.no_grad():
         clean = torch.cat([inner(part).argmax(1) for part in torch.split(x, 500)]) == y
-        found = pgd(inner, x[clean], y[clean], threat=threat, steps=steps, restarts=1, seed=seed)
-        kept = [inner(part).argmax(1) for part in torch.split(found, 500)] if len(found) else []
-        robust = (torch.cat(kept) == y[clean]).sum().item() if kept else 0
-    return {"clean": clean.float().mean().item(), "robust": robust / len(y)}
+        robust = 0
+        if clean.any():  # not every model takes an empty batch
+            found = pgd(inner, x[clean], y[clean], threat=threat, steps=steps, restarts=1, seed=seed)
+            kept = torch.cat([inner(part).argmax(1) for part in torch.split(found, 500)]) == y[clean]
+            robust = int(kept.sum())
+    return {"clean": clean.sum().item() / len(y), "robust": robust / len(y)}

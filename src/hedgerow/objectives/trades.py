@@ -16,13 +16,17 @@ from hedgerow.threat import ThreatModel, parse_fraction
 _START_SPREAD = 0.001
 
 
+def log_probabilities(logits: Tensor) -> Tensor:
+    """Return the log-softmax of `[N, C]` logits, in float32 at least (half precision is widened)."""
+    return F.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
+
+
 def kl_from_clean(clean_log: Tensor, logits: Tensor) -> Tensor:
     """Return KL(clean || perturbed) per example, `[N]`, from `[N, C]` clean log-probabilities and raw logits.
 
-    Everything stays in log space and float32: no probability is clamped and no logarithm sees a zero.
+    Everything stays in log space and at least float32: no probability is clamped and no logarithm sees a zero.
     """
-    perturbed_log = F.log_softmax(logits.float(), dim=1)
-    return F.kl_div(perturbed_log, clean_log, reduction="none", log_target=True).sum(1)
+    return F.kl_div(log_probabilities(logits), clean_log, reduction="none", log_target=True).sum(1)
 
 
 @OBJECTIVES.register("trades")
@@ -57,7 +61,7 @@ class Trades:
         noise = torch.empty_like(x).normal_(generator=generator)
         with crafting(model, self.craft_mode) as inner:
             with torch.no_grad():
-                clean_log = F.log_softmax(inner(x).float(), dim=1)
+                clean_log = log_probabilities(inner(x))
             return ascend(
                 inner,
                 x,
@@ -78,6 +82,6 @@ class Trades:
         scalars = {"train_accuracy": accuracy(logits, y), "natural": natural.detach()}
         if adversarial is None:
             return natural, scalars
-        clean_log = F.log_softmax(logits.float(), dim=1)
+        clean_log = log_probabilities(logits)
         robust = kl_from_clean(clean_log, model(adversarial)).mean()
         return natural + self.beta * robust, {**scalars, "robust": robust.detach()}

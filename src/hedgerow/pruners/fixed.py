@@ -25,9 +25,9 @@ class FixedMask(Pruner):
     def __init__(self, masks: Mapping[str, Tensor]) -> None:
         self.masks = dict(masks)
 
-    def attach(self, model: nn.Module, budget: Budget) -> None:
-        """Put the masks on the model; `ModelError` if they are of another model."""
-        super().attach(model, budget)
+    def attach(self, model: nn.Module, budget: Budget | None = None) -> None:
+        """Put the masks on the model, whatever the budget; `ModelError` if they are of another model."""
+        super().attach(model, budget or Budget(0))
         attach_masks(model, self.masks)
 
     def finish(self) -> Masks:

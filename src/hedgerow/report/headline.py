@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hedgerow.report.runs import Run, reference_for, robust_measure
-from hedgerow.report.words import measure_name, percent, plural
+from hedgerow.report.words import measure_name, percent, plural, printable
 from hedgerow.result import Measure
 
 
@@ -31,20 +31,20 @@ def headline(runs: Sequence[Run]) -> Headline:
         return Headline(_without_measure(runs))
     if not pruned:
         run, m = max(measured, key=lambda pair: (not pair[0].failed_checks, pair[1].accuracy))
-        text = f"The dense network {run.label} reaches {_accuracy(name, m)}; no pruned run was measured"
+        text = f"The dense network {run.label} reaches {_robust(name, m)}; no pruned run was measured"
         return Headline(text, f"{_interval(run, m)}.", _warnings([run]))
     run, m = max(pruned, key=_rank)
-    subject = f"{run.result.method} at {percent(1 - (run.density or 0))} sparsity"
+    subject = f"{printable(run.result.method)} at {percent(1 - (run.density or 0))} sparsity"
     dense = reference_for(run, runs)
     reference = dense.measure(name) if dense else None
     if dense is None or reference is None:
-        text = f"{subject} reaches {_accuracy(name, m)}; there is no dense run to compare it with"
+        text = f"{subject} reaches {_robust(name, m)}; there is no dense run to compare it with"
         return Headline(text, f"{_interval(run, m)}.", _warnings([run]))
     detail = f"{_interval(run, m)}; {_interval(dense, reference)}."
     if reference.how != m.how or reference.n != m.n:
         detail += " The two were not obtained in the same way; see the notes under the table."
     if reference.correct == 0:
-        text = f"{subject} reaches {_accuracy(name, m)}; the dense network has no robust accuracy to keep"
+        text = f"{subject} reaches {_robust(name, m)}; the dense network has no robust accuracy to keep"
         return Headline(text, detail, _warnings([run, dense]))
     kept = percent(m.accuracy / reference.accuracy, 0)
     text = f"{subject} keeps {kept} of the dense network's robust accuracy ({_accuracy(name, m)})"
@@ -90,6 +90,10 @@ def _accuracy(name: str, m: Measure) -> str:
     return f"{measure_name(name)} {percent(m.accuracy)} of {plural(m.n, 'image')}"
 
 
+def _robust(name: str, m: Measure) -> str:
+    return f"a robust accuracy of {percent(m.accuracy)} ({measure_name(name)}, {plural(m.n, 'image')})"
+
+
 def _interval(run: Run, m: Measure) -> str:
     return f"{run.label} {percent(m.accuracy)}, 95 % interval [{100 * m.low:.1f}, {100 * m.high:.1f}]"
 
@@ -97,7 +101,7 @@ def _interval(run: Run, m: Measure) -> str:
 def _warnings(runs: Sequence[Run]) -> list[str]:
     return [
         f"{run.label} failed {plural(len(run.failed_checks), 'integrity check')} "
-        f"({', '.join(c.replace('_', ' ') for c in run.failed_checks)}): do not rely on its accuracies"
+        f"({', '.join(printable(c).replace('_', ' ') for c in run.failed_checks)}): do not rely on its accuracies"
         for run in runs
         if run.failed_checks
     ]
@@ -109,4 +113,4 @@ def _without_measure(runs: Sequence[Run]) -> str:
         return "No robust accuracy was measured"
     run = max(pruned, key=lambda r: 1 - (r.density or 0.0))
     sparsity = percent(1 - (run.density or 0.0))
-    return f"{run.result.method} reaches {sparsity} sparsity; its robust accuracy was not measured"
+    return f"{printable(run.result.method)} reaches {sparsity} sparsity; its robust accuracy was not measured"

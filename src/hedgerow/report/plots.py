@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
@@ -175,7 +175,13 @@ def verdict_plot(runs: Sequence[Run]) -> Markup | None:
         for verdict, colour in zip(VERDICTS, VERDICT_COLOURS, strict=True):
             shares = [c[verdict] / sum(c.values()) for _, c in counts]
             axes.barh(rows, shares, left=start, color=colour, height=0.62, label=verdict)
-            style = {"ha": "center", "va": "center", "color": "#ffffff", "fontsize": 8, "weight": "bold"}
+            style: dict[str, Any] = {
+                "ha": "center",
+                "va": "center",
+                "color": "#ffffff",
+                "fontsize": 8,
+                "weight": "bold",
+            }
             for row, share in enumerate(shares):
                 if share > 0.05:
                     axes.annotate(str(counts[row][1][verdict]), (start[row] + share / 2, row), **style)

@@ -68,6 +68,13 @@ def detach(weight: PrunableWeight) -> None:
         with torch.no_grad():
             plain.copy_(value)
         plain.requires_grad_(trainable)
+        _put_first(weight.module, weight.attribute)
+
+
+def _put_first(module: nn.Module, attribute: str) -> None:
+    # Registered anew it would stand behind the bias, and an optimiser's saved state goes by position.
+    others = {name: module._parameters.pop(name) for name in list(module._parameters) if name != attribute}
+    module._parameters.update(others)
 
 
 def attach_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:

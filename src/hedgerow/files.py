@@ -56,7 +56,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({error}); it was cut short or is another format. "
-            "Make it again, or resume the run that writes it"
+            "Delete it, and make it again or resume the run that writes it"
         ) from error
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from hedgerow.errors import CheckpointError
-from hedgerow.pipeline import dataset_of, model_of, one_writer, pretrain_only, run_one
+from hedgerow.pipeline import dataset_of, model_of, pretrain_only, run_one
 from hedgerow.recipe import Recipe, apply, grid_cells, parse_recipe
 from hedgerow.report import write_report, write_tables
 from hedgerow.result import Result
-from hedgerow.runfolder import RunFolder
+from hedgerow.runfolder import RunFolder, one_writer
 
 DENSE = "dense"
 
@@ -46,13 +46,15 @@ def run(
         model_of(recipe, dataset)
         cells = cell_recipes(recipe)
         if jobs > 1:
-            pretrain_only(cells[DENSE], path / DENSE, dataset=dataset)
+            with one_writer(path / DENSE):
+                pretrain_only(cells[DENSE], path / DENSE, dataset=dataset)
             _run_in_processes(cells, path, command=command, tell=tell, jobs=jobs)
         results = []
         for number, (name, cell) in enumerate(cells.items(), start=1):
             if not RunFolder(path / name).result.exists():
                 tell(f"[{number}/{len(cells)}] {name}")
-            results.append(run_one(cell, path / name, command=command, dataset=dataset))
+            with one_writer(path / name):
+                results.append(run_one(cell, path / name, command=command, dataset=dataset))
         finished = [path / name for name in cells]
         write_report(finished, RunFolder(path).report, title=recipe.name, command=command or None)
         write_tables(finished, path)

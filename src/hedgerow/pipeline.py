@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +15,14 @@ import torch
 from torch import nn
 
 from hedgerow.data import Dataset, load_dataset
+from hedgerow.errors import CheckpointError
 from hedgerow.evaluation import Evaluated, Protocol, evaluate, quick_accuracy
 from hedgerow.files import write_tensors
 from hedgerow.models import build_model
 from hedgerow.objectives import OBJECTIVES, Objective
 from hedgerow.pruners import PRUNERS, Dense, FixedMask, Pruner
 from hedgerow.recipe import ObjectiveSection, PhaseSection, Recipe, construct, own_options
-from hedgerow.result import LayerCount, PhaseRecord, Result, SparsityCount
+from hedgerow.result import LayerCount, PhaseRecord, Result, SparsityCount, load_result
 from hedgerow.runfolder import RunFolder, load_weights
 from hedgerow.sparsity import Budget, Masks, count_nonzero, prunable_weights, total_count
 from hedgerow.threat import ThreatModel
@@ -48,13 +48,11 @@ def run_one(recipe: Recipe, path: Path, *, command: str = "", dataset: Dataset |
     """
     bench = set_up(recipe, path, dataset)
     folder = bench.folder
+    if folder.result.exists():
+        return load_result(folder.result)
     with contextlib.closing(bench.display):
         model = model_of(recipe, bench.dataset)
         records, masks = run_phases(bench, model)
-    if folder.result.exists():
-        from hedgerow.result import load_result
-
-        return load_result(folder.result)
     write_tensors(folder.model, model.state_dict())
     write_tensors(folder.masks, {name: mask.to(torch.uint8) for name, mask in masks.items()})
     result = describe(bench, model, records, command)
@@ -83,9 +81,9 @@ def run_phases(bench: Bench, model: nn.Module) -> tuple[list[PhaseRecord], Masks
     """Run or reload the phases; the model ends plain and finished. Returns their records and the masks."""
     recipe, phases = bench.recipe, bench.recipe.phases
     budget = Budget(0)
-    reused = phases.pretrain.reuse and RunFolder(bench.folder.path / phases.pretrain.reuse)
-    done = reused.load_phase("pretrain", model) if reused else None
-    record, masks = done or run_phase(bench, model, "pretrain", phases.pretrain, Dense(), budget)
+    record, masks = reused_pretraining(bench, model) or run_phase(
+        bench, model, "pretrain", phases.pretrain, Dense(), budget
+    )
     records = [record]
     if recipe.pruning is None:
         return records, masks
@@ -100,6 +98,21 @@ def run_phases(bench: Bench, model: nn.Module) -> tuple[list[PhaseRecord], Masks
         record, masks = run_phase(bench, model, name, phase, make(masks), budget)
         records.append(record)
     return records, masks
+
+
+def reused_pretraining(bench: Bench, model: nn.Module) -> tuple[PhaseRecord, Masks] | None:
+    """Load the pretraining that the recipe reuses; None if it reuses none, `CheckpointError` if there is none."""
+    reuse = bench.recipe.phases.pretrain.reuse
+    if reuse is None:
+        return None
+    other = RunFolder(bench.folder.path / reuse)
+    done = other.load_phase("pretrain", model)
+    if done is None:
+        raise CheckpointError(
+            f"phases.pretrain.reuse = {reuse!r}: {other.path} has no finished pretraining; run that one first, or "
+            "leave the key out"
+        )
+    return done
 
 
 def run_phase(
@@ -273,19 +286,3 @@ def device_of(recipe: Recipe) -> torch.device:
     if recipe.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(recipe.device)
-
-
-@contextlib.contextmanager
-def one_writer(path: Path) -> Iterator[None]:
-    """Hold the run folder for this process; a second one is told so instead of spoiling it."""
-    import fcntl
-
-    from hedgerow.errors import CheckpointError
-
-    path.mkdir(parents=True, exist_ok=True)
-    with (path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CheckpointError(f"{path}: another process is working in this run folder") from None
-        yield

@@ -28,6 +28,7 @@ def evaluate_target(target: Path, recipe: str | None, changes: Mapping[str, Any]
         weights = folder.model
         if not weights.exists():
             raise CheckpointError(f"{target}: has no finished network yet: hedgerow resume {target}")
+        result = load_result(target)
         loaded = parse_recipe(apply(folder.read_recipe().dump(), changes), str(folder.recipe))
     else:
         weights = target
@@ -42,7 +43,6 @@ def evaluate_target(target: Path, recipe: str | None, changes: Mapping[str, Any]
         load_weights(model, weights)
         record = evaluate_model(bench, model).record
     if target.is_dir():
-        result = load_result(target)
         result.evaluation = record
         result.save(RunFolder(target).result)
         write_report([target], RunFolder(target).report)

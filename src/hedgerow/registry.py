@@ -81,6 +81,11 @@ def load_attribute(path: str, *, kind: str = "object") -> Any:
             f"{kind} {path!r}: cannot import module {module_name!r} ({error}). Give package.module:name, with "
             "the package installed or the module in the working directory"
         ) from error
+    except Exception as error:  # whatever the user's module does when it is imported
+        raise UnknownNameError(
+            f"{kind} {path!r}: importing its module raised {type(error).__name__}: {error}. Make the module "
+            "importable by itself first"
+        ) from error
     found = module
     for part in attribute.split("."):
         if not hasattr(found, part):

@@ -120,4 +120,7 @@ def load_result(path: Path) -> Result:
     except (ValidationError, UnicodeDecodeError) as error:
         first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": (), "msg": str(error)}
         where = ".".join(map(str, first["loc"]))
-        raise CheckpointError(f"{file}: not a result of schema {SCHEMA} ({where}: {first['msg']})") from error
+        raise CheckpointError(
+            f"{file}: not a result of schema {SCHEMA} ({where}: {first['msg']}). It was cut short, altered, or "
+            "made by another version; delete it and resume the run, which writes it again"
+        ) from error

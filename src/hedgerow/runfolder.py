@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,8 +80,6 @@ class RunFolder:
                         f"hedgerow resume {self.path}"
                     ],
                 )
-        elif self.path.is_file():
-            raise RecipeError(str(self.path), ["is a file; --out names a folder"])
         else:
             write_text(self.recipe, recipe.to_yaml())
 
@@ -87,7 +87,10 @@ class RunFolder:
         """Return the recipe; `CheckpointError` when this is no run folder, `RecipeError` when it was spoilt."""
         if not self.recipe.exists():
             raise CheckpointError(f"{self.path}: not a run folder (it has no recipe.yaml)")
-        raw = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
+        try:
+            raw = yaml.safe_load(self.recipe.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RecipeError(str(self.recipe), [f"not valid YAML: {' '.join(str(error).split())}"]) from error
         return parse_recipe(raw if isinstance(raw, dict) else {}, str(self.recipe))
 
     def phase_file(self, phase: str) -> Path:
@@ -115,7 +118,7 @@ def load_into(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> N
     """Load a state_dict strictly; `ModelError` lists what does not fit."""
     try:
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         raise ModelError(
             f"{path}: these weights are of another network. {' '.join(str(error).split())[:500]}"
         ) from error
@@ -130,3 +133,20 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
     state = load_checkpoint(path)
     load_into(model, state.get("state_dict", state), path)
+
+
+@contextmanager
+def one_writer(path: Path) -> Iterator[None]:
+    """Hold the run folder for this process; a second one is told so instead of spoiling it."""
+    import fcntl
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RecipeError(str(path), [f"cannot be a folder ({error.strerror}); give another --out"]) from error
+    with (path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CheckpointError(f"{path}: another process is working in this run folder") from None
+        yield

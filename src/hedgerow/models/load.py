@@ -82,11 +82,6 @@ def _load_factory(path: str) -> Builder:
         found = load_attribute(path, kind="model.factory")
     except UnknownNameError as error:
         raise ModelError(str(error)) from error
-    except Exception as error:
-        raise ModelError(
-            f"{where}: importing its module raised {type(error).__name__}: {error}. Make the module "
-            "importable by itself first"
-        ) from error
     if isinstance(found, nn.Module) or not callable(found):
         raise ModelError(
             f"{where}: is a {type(found).__name__}, not a function; give a function or class that returns a "

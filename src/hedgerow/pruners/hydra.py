@@ -105,6 +105,8 @@ class Hydra(Pruner):
         """Freeze the model's parameters and give every prunable weight scores."""
         super().attach(model, budget)
         self.trainable = [p for p in model.parameters() if p.requires_grad]
+        norm = [p for m in model.modules() if isinstance(m, _NORMALISATION) for p in m.parameters()]
+        self.norm = [p for p in norm if p.requires_grad]
         model.requires_grad_(False)
         keep = budget.keep({name: w.dense.detach() for name, w in self.weights.items()})
         self.scored: dict[str, ScoredWeight] = {}
@@ -117,7 +119,6 @@ class Hydra(Pruner):
             )
             self.scored[name] = ScoredWeight(start, keep[name])
             attach(weight, self.scored[name])
-        self.norm = [p for m in model.modules() if isinstance(m, _NORMALISATION) for p in m.parameters()]
         if self.train_norm:
             for parameter in self.norm:
                 parameter.requires_grad_(True)

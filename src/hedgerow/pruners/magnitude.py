@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import nn
 
 from hedgerow.pruners.base import PRUNERS, Pruner, check_granularity
-from hedgerow.sparsity import GRANULARITIES, Budget, Masks, topk_mask
+from hedgerow.sparsity import GRANULARITIES, Budget, Masks
 
 
 @PRUNERS.register("magnitude")
@@ -17,6 +17,7 @@ class Magnitude(Pruner):
     The criterion knows nothing of the objective; pretraining and fine-tuning must share the robust one.
     """
 
+    granularities: ClassVar[tuple[str, ...]] = ("weight", "filter", "kernel")
     learns: ClassVar[bool] = False
 
     def __init__(self, *, granularity: str = "weight") -> None:
@@ -31,8 +32,5 @@ class Magnitude(Pruner):
 
     def finish(self) -> Masks:
         """Return the mask of the largest |w| (l1 norm per group) of every layer."""
-        masks = {}
-        for name, weight in self.weights.items():
-            scores = self.granularity.scores(weight.dense.detach().abs())
-            masks[name] = self.granularity.expand(topk_mask(scores, self.keep[name]), weight.dense)
-        return self.hand_over({name: mask.contiguous() for name, mask in masks.items()})
+        magnitudes = {name: weight.dense.detach().abs() for name, weight in self.weights.items()}
+        return self.hand_over({n: self.granularity.mask(m, self.keep[n]) for n, m in magnitudes.items()})

@@ -18,7 +18,7 @@ from hedgerow.threat import ThreatModel
 
 
 def part_problems(raw: Mapping[str, Any]) -> list[str]:
-    """Check the free keys of data, objective and pruning against the parts they are for."""
+    """Check the names of parts, and the free keys of data, objective and pruning against those parts."""
     from hedgerow.data import SOURCES
     from hedgerow.objectives import OBJECTIVES
     from hedgerow.pruners import PRUNERS
@@ -38,11 +38,32 @@ def part_problems(raw: Mapping[str, Any]) -> list[str]:
             for phase in PhasesSection.model_fields
         ),
     ]
-    problems = []
+    problems = _unknown_names(raw)
     for path, key, registry, section, build in sections:
         values = _dig(raw, path)
         if isinstance(values, Mapping):
             problems += _problems_of(path, key, registry, section, values, context if build else None)
+    return problems
+
+
+def _unknown_names(raw: Mapping[str, Any]) -> list[str]:
+    from hedgerow.data.augment import AUGMENTATIONS
+    from hedgerow.models import MODELS
+    from hedgerow.sparsity import DISTRIBUTIONS
+
+    augment = _dig(raw, "data.augment")
+    named: list[tuple[str, Registry[Any], Any]] = [
+        *(("data.augment", AUGMENTATIONS, name) for name in (augment if isinstance(augment, list) else [])),
+        ("pruning.distribution", DISTRIBUTIONS, _dig(raw, "pruning.distribution")),
+        ("model.name", MODELS, None if _dig(raw, "model.factory") else _dig(raw, "model.name")),
+    ]
+    problems = []
+    for path, registry, name in named:
+        try:
+            if isinstance(name, str):  # anything else is absent, or the schema's to report
+                registry[name]
+        except UnknownNameError as error:
+            problems.append(f"{path} = {name!r}: {error}")
     return problems
 
 
@@ -70,7 +91,7 @@ def _problems_of(
         problems = describe_errors(model, error, prefix=path, also=list(section.model_fields))
         wrong = {problem["loc"][0] for problem in error.errors()}
     sound = {name: value for name, value in options.items() if name not in wrong}
-    if context is not None:
+    if context is not None and wrong <= set(options):  # with a required option missing there is nothing to make
         try:
             construct(part, sound, **context)
         except (ValueError, HedgerowError) as error:
@@ -95,9 +116,14 @@ def option_model(part: Callable[..., Any], known: list[str]) -> type[BaseModel]:
 
 
 def construct(part: Callable[..., Any], options: Mapping[str, Any], **context: Any) -> Any:
-    """Call a part with its options and with whatever of `context` its signature asks for."""
+    """Call a part with its options, as the types it declares, and with what of `context` its signature asks for.
+
+    YAML reads `1e-4` as text; the part gets the number that was checked.
+    """
     accepted = inspect.signature(part).parameters
-    return part(**{**{k: v for k, v in context.items() if k in accepted}, **options})
+    typed = option_model(part, known=[]).model_validate(options)
+    chosen = {name: getattr(typed, name) for name in options}
+    return part(**{**{k: v for k, v in context.items() if k in accepted}, **chosen})
 
 
 def _type_hints(function: Callable[..., Any]) -> dict[str, Any]:

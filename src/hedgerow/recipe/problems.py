@@ -59,11 +59,14 @@ def _without_union_tags(schema: type[BaseModel], location: list[str]) -> list[st
     """Drop the branch names that pydantic adds to the location of a value of several types (`float`, `int`)."""
     current: type[BaseModel] | None = schema
     kept: list[str] = []
+    keyed = False  # whether what comes next is a key of a plain mapping, such as the grid
     for part in location:
         fields = current.model_fields if current is not None else {}
         if part in fields:
             kept.append(part)
-            current = _fields_of(fields[part].annotation)
-        elif current is not None or part.isdigit():
+            annotation = fields[part].annotation
+            current, keyed = _fields_of(annotation), typing.get_origin(annotation) is dict
+        elif current is not None or keyed or part.isdigit():
             kept.append(part)
+            keyed = False
     return kept

@@ -166,7 +166,7 @@ class Recipe(_Section):
     pruning: PruningSection | None = None
     phases: PhasesSection = Field(default_factory=PhasesSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
-    grid: dict[str, list[Any]] = {}
+    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
 
     def dump(self) -> dict[str, Any]:
         """Return the recipe as plain values, with every default written out."""

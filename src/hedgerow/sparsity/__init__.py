@@ -10,10 +10,12 @@ from hedgerow.sparsity.effective import (
     frozen_weights,
     read_masks,
     shared_weights,
+    sparse_view,
 )
 from hedgerow.sparsity.granularity import GRANULARITIES, WEIGHT, Granularity
 from hedgerow.sparsity.layers import PrunableWeight, prunable_weights
-from hedgerow.sparsity.mask import Count, Masks, bake, count_nonzero, topk_mask, total_count
+from hedgerow.sparsity.mask import Count, Masks, bake, count_nonzero, total_count
+from hedgerow.sparsity.topk import topk_mask
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -36,6 +38,7 @@ __all__ = [
     "prunable_weights",
     "read_masks",
     "shared_weights",
+    "sparse_view",
     "topk_mask",
     "total_count",
 ]

@@ -28,13 +28,20 @@ class EffectiveWeight(nn.Module):
         super().__init__()
         self._shared: Tensor | None = None
         self._detached = False
+        self._viewed = False
 
     def effective(self, dense: Tensor) -> Tensor:
         """Return the weight the layer is to use, of the shape of `dense`."""
         raise TypeError(f"{type(self).__name__} must define effective()")
 
+    def sparse(self, dense: Tensor) -> Tensor:
+        """Return the weight of the network that is evaluated; methods that train on another one define it."""
+        return self.effective(dense)
+
     def forward(self, dense: Tensor) -> Tensor:
         """Return the shared value if there is one, else compute it."""
+        if self._viewed:
+            return self.sparse(dense)
         value = self.effective(dense) if self._shared is None else self._shared
         return value.detach() if self._detached else value
 
@@ -113,6 +120,19 @@ def shared_weights(model: nn.Module) -> Iterator[None]:
     finally:
         for parametrization, _ in mine:
             parametrization._shared = None
+
+
+@contextmanager
+def sparse_view(model: nn.Module) -> Iterator[None]:
+    """See the sparse network inside: what a method that trains a dense proxy (RVSM, ADMM) would hand over now."""
+    ours = [p for p, _ in effective_weights(model)]
+    for parametrization in ours:
+        parametrization._viewed = True
+    try:
+        yield
+    finally:
+        for parametrization in ours:
+            parametrization._viewed = False
 
 
 @contextmanager

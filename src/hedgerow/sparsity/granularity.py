@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from hedgerow.registry import Registry
+from hedgerow.sparsity.topk import topk_mask
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,9 @@ class Granularity:
     axes: tuple[int, ...] | None
 
     def _others(self, weight: Tensor) -> list[int]:
-        kept = range(weight.dim()) if self.axes is None else self.axes
+        kept: Sequence[int] = range(weight.dim()) if self.axes is None else self.axes
+        if kept == (1,) and weight.shape[1] == 1:
+            kept = (0,)  # a depthwise convolution's channels lie on its output axis
         return [axis for axis in range(weight.dim()) if axis not in kept]
 
     def scores(self, magnitudes: Tensor) -> Tensor:
@@ -31,6 +35,10 @@ class Granularity:
     def expand(self, group_mask: Tensor, weight: Tensor) -> Tensor:
         """Return the boolean mask of `weight`'s shape for a mask with one entry per group."""
         return group_mask.expand_as(weight)
+
+    def mask(self, magnitudes: Tensor, keep: int) -> Tensor:
+        """Return the boolean mask that keeps the `keep` groups of largest l1 norm; of the weight's shape."""
+        return self.expand(topk_mask(self.scores(magnitudes), keep), magnitudes).contiguous()
 
     def count(self, weight: Tensor) -> int:
         """Return how many groups `weight` has."""
@@ -43,3 +51,6 @@ class Granularity:
 
 GRANULARITIES: Registry[Granularity] = Registry("granularity")
 WEIGHT = GRANULARITIES.register("weight")(Granularity("weight", None))
+FILTER = GRANULARITIES.register("filter")(Granularity("filter", (0,)))
+CHANNEL = GRANULARITIES.register("channel")(Granularity("channel", (1,)))
+KERNEL = GRANULARITIES.register("kernel")(Granularity("kernel", (0, 1)))

@@ -18,7 +18,7 @@ from hedgerow.errors import NumericsError
 from hedgerow.objectives import Objective
 from hedgerow.pruners import Dense, Progress, Pruner
 from hedgerow.seeds import derive, generator
-from hedgerow.sparsity import Budget, Masks, shared_weights
+from hedgerow.sparsity import Budget, Masks, shared_weights, sparse_view
 from hedgerow.training.plan import Plan, all_finite, build_optimizer, learning_rate, set_learning_rate
 from hedgerow.training.state import CheckpointFiles, Standing, load_best, load_state, save_best, save_state
 
@@ -113,7 +113,9 @@ def train(
             _close_epoch(run, plan, setting, files, pruner)
     if plan.select == "best" and run.standing.best_epoch >= 0:
         load_best(files, model, run.memory)
-    selected = run.standing.best_epoch if plan.select == "best" else plan.epochs - 1
+        selected = run.standing.best_epoch
+    else:
+        selected = plan.epochs - 1
     masks = pruner.finish()  # hook 6
     return Outcome(masks, plan.epochs, run.standing.seconds, run.standing.images, selected + 1)
 
@@ -195,10 +197,14 @@ def _step(run: _Run, objective: Objective, pruner: Pruner, x: Tensor, y: Tensor,
 def _refuse_nan(run: _Run, plan: Plan, phase: str, files: CheckpointFiles) -> None:
     if run.sums["loss"].isfinite():
         return
+    raise _numerics_error(run, plan, phase, files, "the loss is not a number")
+
+
+def _numerics_error(run: _Run, plan: Plan, phase: str, files: CheckpointFiles, what: str) -> NumericsError:
     kept = next((p for p in (files.last, files.previous) if p is not None and p.exists()), None)
-    raise NumericsError(
-        f"phase {phase}, epoch {run.standing.epoch + 1} of {plan.epochs}, step {run.standing.step}: the loss is "
-        f"not a number (learning rate {run.optimizer.param_groups[0]['lr']:.3g}). "
+    return NumericsError(
+        f"phase {phase}, epoch {run.standing.epoch + 1} of {plan.epochs}, step {run.standing.step}: {what} "
+        f"(learning rate {run.optimizer.param_groups[0]['lr']:.3g}). "
         + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was written yet. ")
         + f"Lower phases.{phase}.lr, or train in float32 (precision: float32)"
     )
@@ -218,12 +224,11 @@ def _close_epoch(run: _Run, plan: Plan, setting: Setting, files: CheckpointFiles
         "seconds": standing.epoch_seconds,
     }
     if not all_finite(run.model):
-        raise NumericsError(
-            f"phase {setting.phase}, epoch {standing.epoch + 1}: a weight is NaN or infinite although the loss is "
-            f"not; the last good checkpoint stays. Lower phases.{setting.phase}.lr"
-        )
+        what = "a weight is NaN or infinite although the loss is not"
+        raise _numerics_error(run, plan, setting.phase, files, what)
     if setting.validate is not None:
-        scores = setting.validate(run.model)
+        with torch.no_grad(), sparse_view(run.model):
+            scores = setting.validate(run.model)
         metrics.update(scores)
         if scores["robust"] > standing.best_score:
             standing.best_score, standing.best_epoch = scores["robust"], standing.epoch

@@ -84,6 +84,7 @@ def load_state(files: CheckpointFiles, model: nn.Module, optimizer: Optimizer, p
         return None
     state = load_checkpoint(path)
     try:
+        _check_options(state["optimizer"], optimizer)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         pruner.load_state_dict(state["pruner"])
@@ -93,6 +94,16 @@ def load_state(files: CheckpointFiles, model: nn.Module, optimizer: Optimizer, p
             f"{path}: this checkpoint is of another run ({error}). Resume with the recipe it was made by, or "
             "choose another --out"
         ) from error
+
+
+def _check_options(saved: dict[str, Any], optimizer: Optimizer) -> None:
+    # PyTorch would take the saved options, and even those of another optimiser, in place of the plan's.
+    then, now = (
+        [{key: value for key, value in group.items() if key != "lr"} for group in state["param_groups"]]
+        for state in (saved, optimizer.state_dict())
+    )
+    if then != now:
+        raise ValueError(f"its optimiser has the options {then}, this one {now}")
 
 
 def save_best(files: CheckpointFiles, model: nn.Module, memory: dict[str, Any]) -> None:

@@ -171,7 +171,8 @@ def evaluate_model(bench: Bench, model: nn.Module) -> Evaluated:
             seed=recipe.seed,
         ),
         folder=bench.folder.evaluation,
-        progress=lambda done, total: bench.display.say(f"{recipe.name} evaluate {done}/{total} images"),
+        progress=lambda done, total: bench.display.say(f"{recipe.name} evaluated {done}/{total} images"),
+        tell=lambda text: bench.display.say(f"{recipe.name} {text}"),
     )
     found.record.split, found.record.examples = "test", test.positions.tolist()
     shown = slice(0, section.gallery)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 
@@ -38,10 +38,12 @@ def autoattack(
     num_classes: int,
     seed: int = 0,
     batch_size: int = 500,
+    tell: Callable[[str], None] | None = None,
 ) -> Tensor:
     """Return `[N, ...]` adversarial images of the standard protocol; unbroken examples come back unchanged.
 
-    `x` is `[N, C, H, W]` float32 in [0,1], `y` `[N]` int64 in 0..num_classes-1. The global random state, the
+    `x` is `[N, C, H, W]` float32 in [0,1], `y` `[N]` int64 in 0..num_classes-1; `tell` hears of each attack as it
+    starts. The global random state, the
     model's mode, parameters and buffers are as before afterwards. Raises `DataError` for bad input.
     """
     check_images(x, y, num_classes)
@@ -55,7 +57,7 @@ def autoattack(
 
     targets = min(num_classes, _STANDARD_CLASSES) - 1
     found: Tensor
-    with crafting(model) as inner, torch.random.fork_rng(), _quiet():
+    with crafting(model) as inner, torch.random.fork_rng(), _contained(tell):
         attack = AutoAttack(
             inner,
             norm="Linf" if threat.norm == "linf" else "L2",
@@ -71,13 +73,31 @@ def autoattack(
     return found
 
 
+class _Forward(logging.Handler):
+    """Hands the package's own words on its progress to a listener."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.DEBUG)
+        self.tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message.startswith("running "):
+            self.tell(f"AutoAttack: {message}")
+
+
 @contextmanager
-def _quiet() -> Iterator[None]:
-    # The package reports every batch at debug level and advice as warnings; the evaluator has its own words.
+def _contained(tell: Callable[[str], None] | None) -> Iterator[None]:
+    # The package speaks through a logger: batches at debug level, advice as warnings. Its listener gets the
+    # former when there is one; the evaluator has its own words for the rest.
     logger = logging.getLogger("auto-attack")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
+    before = logger.level, logger.propagate
+    handler = _Forward(tell) if tell else logging.NullHandler()
+    logger.setLevel(logging.DEBUG if tell else logging.ERROR)
+    logger.propagate = False
+    logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before

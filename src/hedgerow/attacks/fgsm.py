@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,7 +17,7 @@ def fgsm(model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel) -> Tens
     Raises `DataError` for pixels or labels outside their range.
     """
     check_images(x, y)
-    with crafting(model) as inner, torch.enable_grad():
+    with crafting(model) as inner:
         return ascend(
             inner,
             x,

@@ -65,17 +65,16 @@ def _one_restart(
         broken[index] = wrong
         return wrong
 
-    with torch.enable_grad():
-        found = ascend(
-            model,
-            x,
-            threat=threat,
-            start=start,
-            loss=lambda logits, index: F.cross_entropy(logits, y[index], reduction="none"),
-            steps=steps,
-            step_size=step_size,
-            stop=stop,
-        )
+    found = ascend(
+        model,
+        x,
+        threat=threat,
+        start=start,
+        loss=lambda logits, index: F.cross_entropy(logits, y[index], reduction="none"),
+        steps=steps,
+        step_size=step_size,
+        stop=stop,
+    )
     return found, broken
 
 

@@ -17,6 +17,7 @@ StopHole = Callable[[Tensor, Index], Tensor]
 EVERY = slice(None)
 
 
+@torch.enable_grad()
 def ascend(
     model: nn.Module,
     x: Tensor,
@@ -31,7 +32,8 @@ def ascend(
     """Return `[N, ...]` images in the ball around `x`, after `steps` projected ascents of `loss` from `start`.
 
     With `stop`, an example for which it answers True keeps its current point and leaves the batch: one more
-    forward after the last step gives the last points their verdict. Call inside `crafting(model)`.
+    forward after the last step gives the last points their verdict. Call inside `crafting(model)`; it works
+    under `no_grad` too.
     """
     if stop is None:
         for _ in range(steps):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -51,6 +51,7 @@ class _Job:
     threat: ThreatModel
     classes: int
     protocol: Protocol
+    tell: Callable[[str], None] | None = field(default=None, repr=False)
 
 
 def evaluate(
@@ -63,13 +64,15 @@ def evaluate(
     protocol: Protocol | None = None,
     folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Evaluated:
     """Return accuracy on clean images, under PGD, under AutoAttack, and under the worst of them per example.
 
     `x` is `[N, C, H, W]` float in [0,1], `y` `[N]` int64; work is in float32 and `eval` mode, and leaves the
     model as it was. Each attack attacks every image that is classified correctly. With a `folder`, finished
     batches are kept there and not computed again for the same model, images and protocol; `progress(done,
-    total)` is told of each. Raises `DataError` for bad pixels or labels, or no images.
+    total)` is told of each, and `tell` of AutoAttack's own progress. Raises `DataError` for bad pixels or
+    labels, or no images.
     """
     protocol = protocol or Protocol()
     x = x.float()
@@ -77,7 +80,7 @@ def evaluate(
         raise DataError("there is no image to evaluate on")
     size = protocol.batch_size
     with crafting(model) as inner, torch.no_grad():
-        job = _Job(threat, num_classes or inner(x[:1]).shape[1], protocol)
+        job = _Job(threat, num_classes or inner(x[:1]).shape[1], protocol, tell)
         check_images(x, y, job.classes)
         parts = []
         for number, start in enumerate(range(0, len(x), size)):
@@ -133,9 +136,15 @@ def _attack_chunk(model: nn.Module, x: Tensor, y: Tensor, job: _Job, number: int
         )
 
     def by_autoattack() -> Tensor:
-        size = protocol.batch_size
         return autoattack(
-            model, x[right], y[right], threat=threat, num_classes=job.classes, seed=seed, batch_size=size
+            model,
+            x[right],
+            y[right],
+            threat=threat,
+            num_classes=job.classes,
+            seed=seed,
+            batch_size=protocol.batch_size,
+            tell=job.tell,
         )
 
     found = {"clean": clean}

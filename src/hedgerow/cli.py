@@ -6,6 +6,8 @@ import functools
 import os
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -53,6 +55,37 @@ def resume(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run fol
 
     command = os.environ.get("HEDGEROW_COMMAND") or f"hedgerow resume {folder}"
     _carry_out(RunFolder(folder).read_recipe(), folder, command, jobs)
+
+
+@app.command()
+def compare(
+    recipe: RecipeArgument,
+    methods: Annotated[str, typer.Option(help="Pruning methods, separated by commas, or all.")] = "all",
+    sparsity: Annotated[str, typer.Option(help="Removed shares, separated by commas.")] = "0.9,0.95,0.99",
+    seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1; each has its own dense network.")] = 1,
+    changes: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="Folder (default: runs/compare-NAME).")] = None,
+    jobs: Jobs = 1,
+) -> None:
+    """Run several methods at several sparsities on one base; one table, one plot. Goes on where it stopped."""
+    from hedgerow.compare import run_comparison
+    from hedgerow.recipe import load_recipe
+
+    loaded = load_recipe(recipe, {**parse_changes(changes), "grid": {}})
+    folder = out or Path("runs") / f"compare-{loaded.name}"
+    with _stoppable(f"the same command, or hedgerow resume {folder}/seed-N"):
+        table = run_comparison(
+            loaded,
+            folder,
+            methods=methods.split(","),
+            sparsities=sparsity.split(","),
+            seeds=seeds,
+            command=shlex.join(["hedgerow", *sys.argv[1:]]),
+            tell=functools.partial(typer.echo, err=True),
+            jobs=jobs,
+        )
+    typer.echo(table.read_text(encoding="utf-8"), nl=False)
+    typer.echo(f"table: {table}")
 
 
 @app.command()
@@ -145,15 +178,21 @@ def parse_changes(changes: list[str] | None) -> dict[str, Any]:
 def _carry_out(recipe: Any, folder: Path, command: str, jobs: int) -> None:
     from hedgerow.grid import run as run_recipe
 
-    try:
+    with _stoppable(f"hedgerow resume {folder}"):
         tell = functools.partial(typer.echo, err=True)
         results = run_recipe(recipe, folder, command=command, tell=tell, jobs=jobs)
-    except KeyboardInterrupt:
-        typer.echo(f"\nstopped; nothing finished is lost. Go on with: hedgerow resume {folder}", err=True)
-        raise typer.Exit(130) from None
     for result in results:
         typer.echo(_line(result))
     typer.echo(f"page: {folder / 'report.html'}")
+
+
+@contextmanager
+def _stoppable(how: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"\nstopped; nothing finished is lost. Go on with: {how}", err=True)
+        raise typer.Exit(130) from None
 
 
 def _line(result: Result) -> str:

@@ -7,12 +7,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 from hedgerow.errors import CheckpointError
 from hedgerow.pipeline import dataset_of, model_of, pretrain_only, run_one
+from hedgerow.pruners import PRUNERS
 from hedgerow.recipe import Recipe, apply, grid_cells, parse_recipe
 from hedgerow.report import write_report, write_tables
 from hedgerow.result import Result
@@ -88,15 +88,32 @@ def _run_in_processes(
 def cell_recipes(recipe: Recipe) -> dict[str, Recipe]:
     """Return the recipe of every cell by the name of its folder; the dense base comes first.
 
-    All cells reuse its pretraining, so that they differ in nothing else.
+    All cells reuse its pretraining, so that they differ in nothing else; a method that starts from scratch gets
+    the epochs of all three phases in one, with the settings of pretraining.
     """
     raw = {**recipe.dump(), "grid": {}}
     cells = {DENSE: parse_recipe({**raw, "name": DENSE, "pruning": None})}
     for values in grid_cells(recipe):
         name = cell_name(values)
+        name = f"{name}-{len(cells)}" if name in cells else name
         changes = {**values, "name": name, "phases.pretrain.reuse": f"../{DENSE}"}
-        cells[name] = parse_recipe(apply(raw, changes))
+        cell = parse_recipe(apply(raw, changes))
+        if cell.pruning is not None and PRUNERS[cell.pruning.method].from_scratch:
+            cell = parse_recipe(apply(raw, {**values, "name": name, **one_phase(cell)}))
+        cells[name] = cell
     return cells
+
+
+def one_phase(recipe: Recipe) -> dict[str, Any]:
+    """Return the changes that give the epochs of all phases to the prune phase, trained as pretraining is."""
+    phases = recipe.phases
+    epochs = phases.pretrain.epochs + phases.prune.epochs + phases.finetune.epochs
+    training = phases.pretrain.model_dump(mode="json", exclude={"epochs", "reuse", "select"})
+    return {
+        "phases.pretrain.epochs": 0,
+        "phases.finetune.epochs": 0,
+        "phases.prune": {**training, "epochs": epochs, "select": "last"},
+    }
 
 
 def cell_name(values: dict[str, Any]) -> str:
@@ -106,9 +123,9 @@ def cell_name(values: dict[str, Any]) -> str:
 
 
 def _plain(value: Any) -> str:
-    if isinstance(value, str | int | float | Fraction):
-        return str(value).replace("/", "_").replace(":", ".")
-    return "-".join(map(str, value.values())) if isinstance(value, dict) else str(value)
+    if isinstance(value, dict | list):
+        value = "-".join(map(_plain, value.values() if isinstance(value, dict) else value))
+    return str(value).replace("/", "_").replace(":", ".") or "none"
 
 
 def run_folders(path: Path) -> list[Path]:

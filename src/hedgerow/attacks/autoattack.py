@@ -43,8 +43,8 @@ def autoattack(
     """Return `[N, ...]` adversarial images of the standard protocol; unbroken examples come back unchanged.
 
     `x` is `[N, C, H, W]` float32 in [0,1], `y` `[N]` int64 in 0..num_classes-1; `tell` hears of each attack as it
-    starts. The global random state, the
-    model's mode, parameters and buffers are as before afterwards. Raises `DataError` for bad input.
+    starts. The global random state, the model's mode, parameters and buffers are as before afterwards. Raises
+    `DataError` for bad input.
     """
     check_images(x, y, num_classes)
     if x.dtype != torch.float32:
@@ -100,4 +100,5 @@ def _contained(tell: Callable[[str], None] | None) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.level, logger.propagate = before
+        logger.setLevel(before[0])
+        logger.propagate = before[1]

@@ -36,12 +36,16 @@ class Pruner:
     """Base of all methods: keeps the model's weights by name and does nothing in any hook.
 
     `granularities` are the ones the method makes sense for; `learns` says whether it needs training steps to
-    decide. Hooks, in the order the loop calls them: `attach`, `parameters`, then each step `penalty`,
-    `after_backward`, `after_step`, and `finish` at the end.
+    decide, and `from_scratch` that it takes no pretrained network: one phase does everything. `learns_budget`:
+    the method spreads the budget over the layers itself, and meets (or beats) its total. Hooks, in the order
+    the loop calls them: `attach`, `parameters`, then each step `penalty`, `after_backward`, `after_step`, and
+    `finish` at the end.
     """
 
     granularities: ClassVar[tuple[str, ...]] = ("weight",)
     learns: ClassVar[bool] = True
+    learns_budget: ClassVar[bool] = False
+    from_scratch: ClassVar[bool] = False
     weights: dict[str, PrunableWeight]
 
     def attach(self, model: nn.Module, budget: Budget) -> None:

@@ -55,6 +55,12 @@ class _StraightThrough(torch.autograd.Function):
         return to_weight, to_scores, None
 
 
+def straight_through(weight: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+    """Return w * m with dL/ds = sign(s) * w * G, dense: removed entries receive gradient too (2002.10509)."""
+    product: Tensor = _StraightThrough.apply(weight, scores, mask)  # type: ignore[no-untyped-call]
+    return product
+
+
 class ScoredWeight(EffectiveWeight):
     """The stored weight under the mask of its `keep` largest |scores|, gradients straight through to scores."""
 
@@ -69,8 +75,7 @@ class ScoredWeight(EffectiveWeight):
 
     def effective(self, dense: Tensor) -> Tensor:
         """Return w * m(s)."""
-        product: Tensor = _StraightThrough.apply(dense, self.scores, self.mask())  # type: ignore[no-untyped-call]
-        return product
+        return straight_through(dense, self.scores, self.mask())
 
 
 @PRUNERS.register("hydra")
@@ -117,11 +122,15 @@ class Hydra(Pruner):
                 if self.init == "scaled"
                 else random_scores(dense, derive(self.seed, "scores", name))
             )
-            self.scored[name] = ScoredWeight(start, keep[name])
+            self.scored[name] = self.scored_weight(name, start, keep[name])
             attach(weight, self.scored[name])
         if self.train_norm:
             for parameter in self.norm:
                 parameter.requires_grad_(True)
+
+    def scored_weight(self, name: str, scores: Tensor, keep: int) -> ScoredWeight:
+        """Return the parametrization that the weight `name` gets."""
+        return ScoredWeight(scores, keep)
 
     def parameters(self) -> list[dict[str, Any]]:
         """Return the scores, and the normalisation's scale and shift if they learn too."""

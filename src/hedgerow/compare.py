@@ -15,6 +15,7 @@ from hedgerow.grid import run, run_folders
 from hedgerow.pruners import PRUNERS
 from hedgerow.recipe import Recipe, apply, parse_recipe
 from hedgerow.report.means import means_plot
+from hedgerow.report.words import measure_name
 from hedgerow.result import Result, load_result
 
 MEASURES = ("clean", "pgd", "autoattack", "worst_case")
@@ -100,7 +101,7 @@ def write_summary(results: Sequence[Result], path: Path) -> Path:
         ]
         for method in dict.fromkeys(c.method for c in cells)
     }
-    write_text(path / "summary.svg", means_plot(lines, f"{robust} accuracy"))
+    write_text(path / "summary.svg", means_plot(lines, f"{measure_name(robust)} accuracy"))
     return write_text(path / "summary.md", _markdown(cells, names, results))
 
 

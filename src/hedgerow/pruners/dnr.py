@@ -50,14 +50,114 @@ def growth_counts(removed: int, free: Mapping[str, int], shares: Mapping[str, fl
     if sum(caps.values()) < removed:
         caps = dict(free)
     grown: dict[str, int] = {}
-    open_layers = list(free)
-    while open_layers:
+    while True:
+        rest = [name for name in free if name not in grown]
         left = removed - sum(grown.values())
-        total = sum(shares[name] for name in open_layers)
-        exact = {n: left * (shares[n] / total if total else 1.0 / len(open_layers)) for n in open_layers}
-        full = [name for name in open_layers if round_up(exact[name]) > caps[name]]
+        total = sum(shares[name] for name in rest)
+        exact = {name: left * (shares[name] / total if total else 1.0 / len(rest)) for name in rest}
+        full = [name for name in rest if round_up(exact[name]) > caps[name]]
         if not full:
-            return {name: grown[name] if name in grown else n for name, n in _settle(exact, left, grown, free)}
+            grown |= _rounded(exact, left)
+            return {name: grown[name] for name in free}
         grown |= {name: caps[name] for name in full}
-        open_layers = [name for name in open_layers if name not in grown]
-    return {name: grown[name] for name in free}
+
+
+def _rounded(exact: Mapping[str, float], target: int) -> dict[str, int]:
+    """Round every count up, then take the surplus over `target` from those that rounding gave most."""
+    counts = {name: round_up(value) for name, value in exact.items()}
+    gained = sorted(exact, key=lambda name: exact[name] - counts[name])
+    for name in gained[: sum(counts.values()) - target]:
+        counts[name] -= 1
+    return counts
+
+
+@PRUNERS.register("dnr")
+class DNR(Rewiring):
+    """Train sparse from scratch and rewire every epoch by magnitude and momentum (DNR, 2011.03083).
+
+    One run without a pretrained network: give `phases.prune` all the epochs and the others 0, and the objective
+    `hybrid`. `removal`: share of live weights moved, from 0.5 by cosine to `removal_end` 0.005. `momentum`: of v,
+    the buffer of the loss gradient at every place, live or not (0.9). `rho`: weight of the dynamic L2
+    regulariser; at 0 the method is sparse momentum (1907.04840).
+    Reconstructed, as the paper's body is not public in full: the regulariser's place in the epoch, its rho (1e-3
+    is the ADMM setting of 1903.12561) and the settling of counts, exactly on the budget. Only single weights: the
+    channel form would move channels of unlike sizes between layers, and no count could be kept exactly.
+    """
+
+    granularities: ClassVar[tuple[str, ...]] = ("weight",)
+
+    def __init__(
+        self,
+        *,
+        granularity: str = "weight",
+        removal: float = 0.5,
+        removal_end: float = 0.005,
+        momentum: float = 0.9,
+        rho: float = 1e-3,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(granularity=granularity, removal=removal, removal_end=removal_end, seed=seed)
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum is {momentum}; that of the rewiring's gradient buffer lies in [0, 1)")
+        if not rho >= 0:
+            raise ValueError(f"rho is {rho}; it weighs the dynamic L2 regulariser and must be 0 or more")
+        self.momentum = momentum
+        self.rho = rho
+
+    def attach(self, model: nn.Module, budget: Budget) -> None:
+        """Mask the weights at random; v = 0, U = 0 and Z = the masked weights at the start."""
+        super().attach(model, budget)
+        for name, moving in self.moving.items():
+            dense = self.weights[name].dense.detach()
+            moving.register_buffer("v", torch.zeros_like(dense))
+            if self.rho:
+                moving.register_buffer("z", dense.clone())
+                moving.register_buffer("u", torch.zeros_like(dense))
+
+    def penalty(self) -> Tensor | None:
+        """Return (rho/2) * sum ||theta - Z + U||^2, Z and U constants; None at rho = 0.
+
+        It acts on the stored weights, not through the masks: what it sends never enters v.
+        """
+        if not self.rho:
+            return None
+        terms = [
+            (self.weights[name].dense - moving.get_buffer("z") + moving.get_buffer("u")).square().sum()
+            for name, moving in self.moving.items()
+        ]
+        return 0.5 * self.rho * torch.stack(terms).sum()
+
+    def after_backward(self) -> None:
+        """Update v <- momentum * v + G with the loss gradient G at every place."""
+        super().after_backward()
+        for moving in self.moving.values():
+            v = moving.get_buffer("v").mul_(self.momentum)
+            if moving.gradient is not None:
+                v.add_(moving.gradient)
+
+    def rewire(self, progress: Progress) -> None:
+        """Remove by |theta|, regrow by |v|, as many as were removed; then update Z and U."""
+        v = {name: moving.get_buffer("v") for name, moving in self.moving.items()}
+        if not all(buffer.isfinite().all() for buffer in v.values()):
+            return  # the loop reports it
+        masks = {name: moving.mask for name, moving in self.moving.items()}
+        live, sizes = self.live(), {name: mask.numel() for name, mask in masks.items()}
+        removed, grown = dict.fromkeys(live, 0), dict.fromkeys(live, 0)
+        if live != sizes:  # where nothing is removed there is nowhere to move to
+            shares = layer_shares(v, masks)
+            removed = removal_counts(live, sizes, shares, self.removal_at(progress))
+            free = {name: sizes[name] - live[name] + removed[name] for name in live}
+            grown = growth_counts(sum(removed.values()), free, shares)
+        for name, weight in self.weights.items():
+            survivors = drop_smallest(weight.dense.detach(), masks[name], removed[name])
+            mask = grow_largest(v[name], survivors, grown[name])
+            if self.rho:
+                self._regularise(name, mask)
+            self.move(name, survivors, mask)
+
+    def _regularise(self, name: str, mask: Tensor) -> None:
+        """Z <- mask * (theta + U), U <- U + theta - Z: with theta as trained and the mask as rewired."""
+        theta = self.weights[name].dense.detach()
+        z, u = self.moving[name].get_buffer("z"), self.moving[name].get_buffer("u")
+        z.copy_((theta + u).masked_fill(~mask, 0.0))
+        u.add_(theta - z)

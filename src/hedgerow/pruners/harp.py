@@ -64,14 +64,14 @@ def shrink(counts: Mapping[str, int], least: Mapping[str, int], target: int) -> 
         return dict(counts)
     if sum(least.values()) > target:
         raise ValueError(f"cannot keep {target} weights: the layers' least add up to {sum(least.values())}")
-    free, scale = set(counts), Fraction(0)
-    while free:
+    free = set(counts)
+    while True:
         left = target - sum(least[name] for name in counts if name not in free)
         scale = Fraction(left, sum(counts[name] for name in free))
         low = {name for name in free if scale * counts[name] < least[name]}
         if not low:
             break
-        free -= low
+        free -= low  # never the last one: the target has room for every layer's least
     wanted = {name: scale * counts[name] if name in free else Fraction(least[name]) for name in counts}
     kept = {name: math.floor(value) for name, value in wanted.items()}
     owed = target - sum(kept.values())
@@ -151,7 +151,9 @@ class Harp(Hydra):
         """Freeze the model's parameters and give every prunable weight scores and a quota."""
         self.target = float(1 - budget.sparsity)
         dense = {name: weight.dense.detach() for name, weight in prunable_weights(model).items()}
-        self.asked = sum(budget.keep(dense).values())
+        keep = budget.keep(dense)
+        self.asked = sum(keep.values())
+        self.least = {n: min(keep[n], counted(self.min_share * self.target, w.numel())) for n, w in dense.items()}
         self.first = start_densities(dense, max(self.start_density, 1 - budget.sparsity), self.start)
         super().attach(model, budget)
         self.quotas = {n: s for n, s in self.scored.items() if isinstance(s, QuotaWeight)}
@@ -209,8 +211,7 @@ class Harp(Hydra):
     def _settle(self) -> int:
         """Write into every weight what it would be handed over with now; return the count as learned."""
         learned = {name: quota.count() for name, quota in self.quotas.items()}
-        least = {name: counted(quota.least, quota.scores.numel()) for name, quota in self.quotas.items()}
-        for name, keep in shrink(learned, least, self.asked).items():
+        for name, keep in shrink(learned, self.least, self.asked).items():
             self.quotas[name].keep = keep
         return sum(learned.values())
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hedgerow.report.canvas import MARKERS, PALETTE, draw, plain_ticks
+from hedgerow.report.canvas import MARKERS, PALETTE, draw
+from hedgerow.report.plots import density_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,9 +28,7 @@ def means_plot(lines: Mapping[str, Sequence[tuple[float, float, float]]], title:
                 marker=MARKERS[i % len(MARKERS)],
                 capsize=2,
             )
-        axes.set_xscale("log")
-        plain_ticks(axes)
-        axes.set_xlabel("Density: share of prunable weights kept (log scale)")
+        density_axis(axes, [density for dots in lines.values() for density, _, _ in dots])
         axes.set_ylabel(title)
         axes.set_ylim(bottom=0)
         axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g} %")

@@ -47,7 +47,7 @@ def accuracy_plot(runs: Sequence[Run], measure: str, name: str) -> Markup | None
             moved = [(density * apart, m, failed) for density, m, failed in dots]
             colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
             _line(axes, moved, shorten(method, 24), colour=colour, marker=marker)
-        _density_axis(axes, [density for _, dots in everything for density, _, _ in dots])
+        density_axis(axes, [density for _, dots in everything for density, _, _ in dots])
         axes.set_ylabel(f"{measure_name(measure)} accuracy")
         axes.set_ylim(0, min(1.0, 0.02 + 1.08 * max(m.high for _, dots in everything for _, m, _ in dots)))
         axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g} %")
@@ -109,7 +109,7 @@ def _columns(lines: list[tuple[str, list[Point]]]) -> int:
     return len(lines) if sum(len(method) + 8 for method, _ in lines) < 64 else 3
 
 
-def _density_axis(axes: Axes, densities: list[float]) -> None:
+def density_axis(axes: Axes, densities: list[float]) -> None:
     low, high = min(densities) / 1.35, max(densities) * 1.35
     ticks = [m * 10.0**e for e in range(-6, 1) for m in (1, 2, 5) if low <= m * 10.0**e <= min(high, 1.0)]
     axes.set_xscale("log")

@@ -1,0 +1,60 @@
+"""Flying Bird: sparse adversarial training from scratch with a moving mask (Chen et al., 2202.09844)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+
+from hedgerow.pruners.base import PRUNERS, Progress
+from hedgerow.pruners.rewiring import Rewiring, drop_smallest, grow_largest, round_up
+
+
+def exchange_count(live: int, size: int, removal: float) -> int:
+    """Return how many weights of a layer move: ceil(removal * live), at most its free places, never its last."""
+    return max(0, min(round_up(removal * live), live - 1, size - live))
+
+
+@PRUNERS.register("flying-bird")
+class FlyingBird(Rewiring):
+    """Train sparse from scratch; drop small weights and regrow by gradient within each layer (2202.09844).
+
+    One run without a pretrained network: give `phases.prune` all the epochs and the others 0; the published
+    start is `distribution: erk`. Every `every` epochs (1; the authors' code: 900 to 1200 steps) a layer drops the
+    share `removal` of its live weights, the smallest |w|, and regrows as many where the gradient of the last
+    batch's loss is largest, at 0. `removal` falls by cosine from 0.5 to `removal_end`. Every layer keeps its
+    count throughout.
+    Reconstructed: the end of the schedule (0.005) and that a layer moves no more weights than it has free places,
+    so that a full one stands still. Left out: Flying Bird+, whose sparsity follows validation losses and so keeps
+    no budget.
+    """
+
+    granularities: ClassVar[tuple[str, ...]] = ("weight",)
+
+    def __init__(
+        self,
+        *,
+        granularity: str = "weight",
+        removal: float = 0.5,
+        removal_end: float = 0.005,
+        every: int = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(granularity=granularity, removal=removal, removal_end=removal_end, seed=seed)
+        if every < 1:
+            raise ValueError(f"every is {every}; it is the number of epochs between rewirings, 1 or more")
+        self.every = every
+
+    def rewire(self, progress: Progress) -> None:
+        """Exchange weights within every layer, if it is time."""
+        if (progress.epoch + 1) % self.every:
+            return
+        share = self.removal_at(progress)
+        for name, alive in self.live().items():
+            moving, dense = self.moving[name], self.weights[name].dense.detach()
+            gradient = torch.zeros_like(dense) if moving.gradient is None else moving.gradient
+            if not (gradient.isfinite().all() and dense.isfinite().all()):
+                return  # the loop reports it
+            count = exchange_count(alive, dense.numel(), share)
+            survivors = drop_smallest(dense, moving.mask, count)
+            self.move(name, survivors, grow_largest(gradient, survivors, count))

@@ -119,8 +119,8 @@ class Harp(Hydra):
     which the counted weights meet the target. `min_share` (0.1): no layer's density falls below this share of
     the target density. `train_norm`, `score_decay`: as in `hydra`; quotas never decay.
 
-    The finished masks keep exactly the budget's total, or fewer if fewer were learned. How to get there is not
-    in the paper: learned counts above it are scaled down by one factor, no layer below its minimum.
+    The finished masks keep exactly the budget's total, or fewer if fewer were learned; learned counts above
+    it are scaled down by one factor, no layer below its minimum (a choice made here, not the paper's).
     The budget's own distribution counts in mode `scores` only.
     """
 

@@ -110,6 +110,7 @@ def _columns(lines: list[tuple[str, list[Point]]]) -> int:
 
 
 def density_axis(axes: Axes, densities: list[float]) -> None:
+    """Give `axes` a logarithmic density axis with ticks in per cent that spans `densities`."""
     low, high = min(densities) / 1.35, max(densities) * 1.35
     ticks = [m * 10.0**e for e in range(-6, 1) for m in (1, 2, 5) if low <= m * 10.0**e <= min(high, 1.0)]
     axes.set_xscale("log")

@@ -12,14 +12,17 @@ from hedgerow.sparsity.effective import (
     shared_weights,
     sparse_view,
 )
-from hedgerow.sparsity.granularity import GRANULARITIES, WEIGHT, Granularity
+from hedgerow.sparsity.granularity import CHANNEL, FILTER, GRANULARITIES, KERNEL, WEIGHT, Granularity
 from hedgerow.sparsity.layers import PrunableWeight, prunable_weights
 from hedgerow.sparsity.mask import Count, Masks, bake, count_nonzero, total_count
 from hedgerow.sparsity.topk import topk_mask
 
 __all__ = [
+    "CHANNEL",
     "DISTRIBUTIONS",
+    "FILTER",
     "GRANULARITIES",
+    "KERNEL",
     "WEIGHT",
     "Budget",
     "Count",

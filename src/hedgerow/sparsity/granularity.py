@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from hedgerow.registry import Registry
@@ -31,6 +32,11 @@ class Granularity:
         """Return one score per group: the sum (l1 norm) of the non-negative `magnitudes` in it."""
         others = self._others(magnitudes)
         return magnitudes.sum(dim=others, keepdim=True) if others else magnitudes
+
+    def norms(self, weight: Tensor) -> Tensor:
+        """Return the l2 norm of every group, 1-sized along the axes within a group; its gradient at 0 is 0."""
+        others = self._others(weight)
+        return torch.linalg.vector_norm(weight, dim=others, keepdim=True) if others else weight.abs()
 
     def expand(self, group_mask: Tensor, weight: Tensor) -> Tensor:
         """Return the boolean mask of `weight`'s shape for a mask with one entry per group."""

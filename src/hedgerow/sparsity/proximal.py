@@ -1,0 +1,110 @@
+"""Proximal maps of sparsity penalties, on groups measured by their l2 norm.
+
+All are u_g = w_g * s(||w_g||) / ||w_g|| above a threshold and 0 up to it; on single weights the norm is |w|.
+`strength` is the penalty's factor over the coupling's, lambda / beta, of min_u strength * P(u) + ||w - u||^2 / 2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hedgerow.sparsity.granularity import Granularity
+
+
+class Regulariser(Protocol):
+    """A penalty P on the norm of a group, known by its proximal map."""
+
+    def threshold(self, strength: float) -> float:
+        """Return the largest norm that is mapped to 0."""
+
+    def shrunk(self, norms: Tensor, threshold: Tensor) -> Tensor:
+        """Return the norms after the map that has this `threshold`; meant for norms above it."""
+
+
+@dataclass(frozen=True)
+class L0:
+    """P = 1 for any norm but 0: hard thresholding at sqrt(2 lambda / beta) (1901.09731)."""
+
+    def threshold(self, strength: float) -> float:
+        """Return sqrt(2 * strength)."""
+        return math.sqrt(2.0 * strength)
+
+    def shrunk(self, norms: Tensor, threshold: Tensor) -> Tensor:
+        """Return the norms as they are."""
+        return norms
+
+
+@dataclass(frozen=True)
+class L1:
+    """P = the norm itself (group lasso): soft thresholding at lambda / beta."""
+
+    def threshold(self, strength: float) -> float:
+        """Return the strength."""
+        return strength
+
+    def shrunk(self, norms: Tensor, threshold: Tensor) -> Tensor:
+        """Return norm - threshold."""
+        return norms - threshold
+
+
+@dataclass(frozen=True)
+class TransformedL1:
+    """P(r) = (a + 1) r / (a + r), between l0 (a to 0) and l1 (a to infinity); map in closed form (1412.5240)."""
+
+    a: float = 1.0
+
+    def threshold(self, strength: float) -> float:
+        """Return strength (a + 1) / a up to strength a^2 / (2 (a + 1)), sqrt(2 strength (a + 1)) - a / 2 above."""
+        if strength <= self.a**2 / (2.0 * (self.a + 1.0)):
+            return strength * (self.a + 1.0) / self.a
+        return math.sqrt(2.0 * strength * (self.a + 1.0)) - self.a / 2.0
+
+    def strength(self, threshold: Tensor) -> Tensor:
+        """Return the strength that has this threshold: the inverse of `threshold`."""
+        a = self.a
+        low = threshold * a / (a + 1.0)
+        return torch.where(threshold <= a / 2.0, low, (threshold + a / 2.0).square() / (2.0 * (a + 1.0)))
+
+    def shrunk(self, norms: Tensor, threshold: Tensor) -> Tensor:
+        """Return 2/3 (a + r) cos(phi / 3) - 2/3 a + r / 3, cos(phi) = 1 - 27 strength a (a + 1) / (2 (a + r)^3)."""
+        a = self.a
+        cosine = 1.0 - 13.5 * a * (a + 1.0) * self.strength(threshold) / (a + norms).pow(3)
+        angle = torch.arccos(cosine.clamp(-1.0, 1.0)) / 3.0
+        shrunk = (2.0 * (a + norms) * torch.cos(angle) - 2.0 * a + norms) / 3.0
+        return torch.where(threshold > 0, shrunk, norms)  # exactly, whatever rounding makes of the formula
+
+
+def proximal(
+    weight: Tensor,
+    threshold: Tensor,
+    *,
+    regulariser: Regulariser,
+    granularity: Granularity,
+    live: Tensor | None = None,
+) -> Tensor:
+    """Return u, of the shape of `weight`: groups up to `threshold` (a scalar) are 0, the others shrunk.
+
+    With `live`, a boolean per group, those groups are kept instead of the ones above the threshold.
+    """
+    norms = granularity.norms(weight)
+    chosen = norms > threshold if live is None else live & (norms > 0)
+    zero = torch.zeros((), dtype=weight.dtype, device=weight.device)
+    return torch.where(chosen, weight * (regulariser.shrunk(norms, threshold) / norms), zero)
+
+
+def threshold_for(norms: Tensor, keep: int) -> Tensor:
+    """Return the largest of the norms that are removed when `keep` remain, a scalar; 0 when none is removed.
+
+    Ties with it fall too. Raises `ValueError` unless `0 <= keep <= norms.numel()`.
+    """
+    flat = norms.detach().flatten()
+    if not 0 <= keep <= flat.numel():
+        raise ValueError(f"cannot keep {keep} of {flat.numel()} norms")
+    if keep == flat.numel():
+        return torch.zeros((), dtype=flat.dtype, device=flat.device)
+    return flat.kthvalue(flat.numel() - keep).values

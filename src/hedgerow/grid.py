@@ -41,9 +41,10 @@ def run(
             results = [run_one(recipe, path, command=command)]
             write_report([path], RunFolder(path).report, command=command or None)
             return results
-        RunFolder(path).open(recipe)
+        RunFolder(path).holds(recipe)
         dataset = dataset_of(recipe)
         model_of(recipe, dataset)
+        RunFolder(path).open(recipe)
         cells = cell_recipes(recipe)
         if jobs > 1:
             with one_writer(path / DENSE):

@@ -46,12 +46,11 @@ def run_one(recipe: Recipe, path: Path, *, command: str = "", dataset: Dataset |
 
     Data, model and recipe are checked before anything is computed. A finished run is returned as it is.
     """
-    bench = set_up(recipe, path, dataset)
-    folder = bench.folder
-    if folder.result.exists():
+    folder = RunFolder(path)
+    if folder.holds(recipe) and folder.result.exists():
         return load_result(folder.result)
+    bench, model = set_up(recipe, path, dataset)
     with contextlib.closing(bench.display):
-        model = model_of(recipe, bench.dataset)
         records, masks = run_phases(bench, model)
     write_tensors(folder.model, model.state_dict())
     write_tensors(folder.masks, {name: mask.to(torch.uint8) for name, mask in masks.items()})
@@ -61,19 +60,21 @@ def run_one(recipe: Recipe, path: Path, *, command: str = "", dataset: Dataset |
     return result
 
 
-def set_up(recipe: Recipe, path: Path, dataset: Dataset | None = None) -> Bench:
-    """Open the run folder for this recipe and load what its phases work on."""
+def set_up(recipe: Recipe, path: Path, dataset: Dataset | None = None) -> tuple[Bench, nn.Module]:
+    """Load the data, build the network, and only then, when both are sound, open the run folder."""
     folder = RunFolder(path)
-    folder.open(recipe)
+    folder.holds(recipe)
     data = dataset or dataset_of(recipe)
-    return Bench(recipe, folder, data, recipe.threat.build(), device_of(recipe), Display(recipe.name))
+    model = model_of(recipe, data)
+    folder.open(recipe)
+    bench = Bench(recipe, folder, data, recipe.threat.build(), device_of(recipe), Display(recipe.name))
+    return bench, model
 
 
 def pretrain_only(recipe: Recipe, path: Path, *, dataset: Dataset | None = None) -> None:
     """Carry out the dense training of a run and nothing more; other runs may then reuse it."""
-    bench = set_up(recipe, path, dataset)
+    bench, model = set_up(recipe, path, dataset)
     with contextlib.closing(bench.display):
-        model = model_of(recipe, bench.dataset)
         run_phase(bench, model, "pretrain", recipe.phases.pretrain, Dense(), Budget(0))
 
 
@@ -162,7 +163,6 @@ def evaluate_model(bench: Bench, model: nn.Module) -> Evaluated:
         test.pixels(),
         test.labels,
         threat=bench.threat,
-        num_classes=bench.dataset.num_classes,
         protocol=Protocol(
             pgd_steps=section.pgd_steps,
             pgd_restarts=section.pgd_restarts,

@@ -69,18 +69,20 @@ class RunFolder:
         """The page."""
         return self.path / "report.html"
 
+    def holds(self, recipe: Recipe) -> bool:
+        """Return whether the folder was opened for this recipe before; `RecipeError` when for another."""
+        if not self.recipe.exists():
+            return False
+        if self.read_recipe() != recipe:
+            problem = (
+                f"holds a run of another recipe; give another --out, or continue it: hedgerow resume {self.path}"
+            )
+            raise RecipeError(str(self.path), [problem])
+        return True
+
     def open(self, recipe: Recipe) -> None:
         """Write the recipe, or find the same one; `RecipeError` when the folder holds another run."""
-        if self.recipe.exists():
-            if self.read_recipe() != recipe:
-                raise RecipeError(
-                    str(self.path),
-                    [
-                        "holds a run of another recipe; give another --out, or continue it: "
-                        f"hedgerow resume {self.path}"
-                    ],
-                )
-        else:
+        if not self.holds(recipe):
             write_text(self.recipe, recipe.to_yaml())
 
     def read_recipe(self) -> Recipe:

@@ -78,7 +78,22 @@ def test_the_package_is_quiet_only_while_it_runs(caplog: pytest.LogCaptureFixtur
     autoattack(model, x, predictions(model, x), threat=ThreatModel("linf", "1/2"), num_classes=3)
     assert not caplog.records
     assert logger.level == logging.DEBUG
+    logger.debug("still heard")
+    assert caplog.messages == ["still heard"]
     logger.setLevel(logging.NOTSET)
+
+
+def test_a_listener_hears_of_each_attack() -> None:
+    model, x = network(), images()
+    heard: list[str] = []
+    y = predictions(model, x)
+    options = {"threat": ThreatModel("linf", "1/2"), "num_classes": 3}
+    found = autoattack(model, x, y, **options, tell=heard.append)
+    order = [f"AutoAttack: running {name}" for name in ("apgd-ce", "fab-t", "square")]
+    assert heard
+    assert heard == order[: len(heard)]
+    assert torch.equal(found, autoattack(model, x, y, **options))
+    assert not logging.getLogger("auto-attack").handlers
 
 
 def test_input_that_only_autoattack_minds() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from attack_table import images, network, predictions, snapshot
-from lightning.fabric.wrappers import _FabricModule
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -129,12 +129,9 @@ def test_crafting_rooms_may_be_nested() -> None:
 
 
 def test_the_wrapper_of_a_precision_plugin_is_taken_off() -> None:
-    from lightning.fabric.plugins import Precision
-    from lightning.fabric.strategies import SingleDeviceStrategy
-
     model = network()
-    strategy = SingleDeviceStrategy(device=torch.device("cpu"), precision=Precision())
-    wrapped = _FabricModule(model, strategy=strategy)
+    wrapped = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed").setup_module(model)
+    assert wrapped is not model
     assert bare(wrapped) is model
     assert bare(model) is model
 

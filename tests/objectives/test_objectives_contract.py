@@ -5,10 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 from objective_table import THREAT, batch, buffers, dice, gradients, make, network, same
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hedgerow.objectives import OBJECTIVES
 from hedgerow.sparsity import attach_masks, prunable_weights, shared_weights
+
+
+def full_masks(model: nn.Module) -> dict[str, Tensor]:
+    return {n: torch.ones(w.dense.shape, dtype=torch.bool) for n, w in prunable_weights(model).items()}
+
 
 every_objective = pytest.mark.parametrize("name", list(OBJECTIVES))
 crafting_objective = pytest.mark.parametrize("name", [n for n in OBJECTIVES if hasattr(OBJECTIVES[n], "craft")])
@@ -113,7 +119,7 @@ def test_without_an_attacker_the_loss_is_cross_entropy(name: str) -> None:
 @every_objective
 def test_under_bfloat16_the_loss_is_float32(name: str) -> None:
     model = network()
-    attach_masks(model, {n: torch.ones(w.dense.shape, dtype=torch.bool) for n, w in prunable_weights(model).items()})
+    attach_masks(model, full_masks(model))
     full, _ = make(name)(model, *batch(), dice())
     with shared_weights(model), torch.autocast("cpu", torch.bfloat16):
         assert model[4](torch.rand(2, 36)).dtype == torch.bfloat16
@@ -126,14 +132,24 @@ def test_under_bfloat16_the_loss_is_float32(name: str) -> None:
 @every_objective
 def test_a_full_mask_is_the_dense_network_bit_for_bit(name: str) -> None:
     dense, masked = network(), network()
-    everything = {n: torch.ones(w.dense.shape, dtype=torch.bool) for n, w in prunable_weights(masked).items()}
-    attach_masks(masked, everything)
+    attach_masks(masked, full_masks(masked))
     with shared_weights(masked):
         loss, _ = make(name)(masked, *batch(), dice())
         loss.backward()
     expected, _ = make(name)(dense, *batch(), dice())
     expected.backward()
     assert torch.equal(loss, expected)
-    found = {id(p): p for p in masked.parameters()}.values()
-    for one in dense.parameters():
-        assert any(one.shape == p.shape and torch.equal(one.grad, p.grad) for p in found)
+    found = dict(masked.named_parameters())
+    for name_in_dense, parameter in dense.named_parameters():
+        layer, _, kind = name_in_dense.partition(".")
+        behind_mask = f"{layer}.parametrizations.{kind}.original"
+        assert torch.equal(found[behind_mask if behind_mask in found else name_in_dense].grad, parameter.grad)
+
+
+@every_objective
+def test_under_no_grad_the_value_is_the_same(name: str) -> None:
+    expected, _ = make(name)(network(), *batch(), dice())
+    with torch.no_grad():
+        loss, _ = make(name)(network(), *batch(), dice())
+    assert torch.equal(loss, expected)
+    assert not loss.requires_grad

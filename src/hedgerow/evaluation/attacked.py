@@ -60,7 +60,6 @@ def evaluate(
     y: Tensor,
     *,
     threat: ThreatModel,
-    num_classes: int | None = None,
     protocol: Protocol | None = None,
     folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -75,12 +74,13 @@ def evaluate(
     labels, or no images.
     """
     protocol = protocol or Protocol()
+    check_images(x)
     x = x.float()
     if len(x) == 0:
         raise DataError("there is no image to evaluate on")
     size = protocol.batch_size
     with crafting(model) as inner, torch.no_grad():
-        job = _Job(threat, num_classes or inner(x[:1]).shape[1], protocol, tell)
+        job = _Job(threat, inner(x[:1]).shape[1], protocol, tell)
         check_images(x, y, job.classes)
         parts = []
         for number, start in enumerate(range(0, len(x), size)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,7 +10,16 @@ from torch import Tensor, nn
 
 from hedgerow.errors import ModelError
 from hedgerow.registry import Registry
-from hedgerow.sparsity import Budget, Masks, PrunableWeight, bake, detach, prunable_weights
+from hedgerow.sparsity import (
+    WEIGHT,
+    Budget,
+    Granularity,
+    Masks,
+    PrunableWeight,
+    bake,
+    detach,
+    prunable_weights,
+)
 
 
 @dataclass(frozen=True)
@@ -37,8 +47,9 @@ class Pruner:
 
     `granularities` are the ones the method makes sense for; `learns` says whether it needs training steps to
     decide, and `from_scratch` that it takes no pretrained network: one phase does everything. `learns_budget`:
-    the method spreads the budget over the layers itself, and meets (or beats) its total. Hooks, in the order
-    the loop calls them: `attach`, `parameters`, then each step `penalty`, `after_backward`, `after_step`, and
+    the method spreads the budget over the layers itself, and meets (or beats) its total. The budget counts
+    groups of `granularity`; weights named in `whole` stay whole and are no part of it. Hooks, in the order the
+    loop calls them: `attach`, `parameters`, then each step `penalty`, `after_backward`, `after_step`, and
     `finish` at the end.
     """
 
@@ -46,6 +57,8 @@ class Pruner:
     learns: ClassVar[bool] = True
     learns_budget: ClassVar[bool] = False
     from_scratch: ClassVar[bool] = False
+    granularity: Granularity = WEIGHT
+    whole: frozenset[str] = frozenset()
     weights: dict[str, PrunableWeight]
 
     def attach(self, model: nn.Module, budget: Budget) -> None:
@@ -79,6 +92,13 @@ class Pruner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
 
+    def groups_to_keep(self, budget: Budget | None = None) -> dict[str, int]:
+        """Return how many groups of each weight the budget keeps now; weights in `whole` keep all of theirs."""
+        dense = {name: weight.dense.detach() for name, weight in self.weights.items()}
+        pruned = {name: weight for name, weight in dense.items() if name not in self.whole}
+        keep = (budget or self.budget).keep(pruned, self.granularity)
+        return {name: keep[name] if name in keep else self.granularity.count(w) for name, w in dense.items()}
+
     def hand_over(self, masks: Masks) -> Masks:
         """Remove the parametrizations, bake `masks` into the plain model and return them."""
         for weight in self.weights.values():
@@ -96,3 +116,19 @@ def check_granularity(method: type[Pruner], granularity: str) -> None:
         raise ModelError(
             f"{method.__name__} has no {granularity!r} form; it offers: {', '.join(method.granularities)}"
         )
+
+
+def whole_weights(names: Iterable[str], granularity: Granularity) -> frozenset[str]:
+    """Return which weights a structured form must leave whole; `names` in the order of the model.
+
+    The first for `channel`: its input channels are the image's. The last for `filter`: its rows are the classes.
+    Raises `ModelError` when that leaves nothing to prune.
+    """
+    ordered = list(names)
+    whole = {"channel": ordered[:1], "filter": ordered[-1:]}.get(granularity.name, [])
+    if len(whole) == len(ordered):
+        raise ModelError(
+            f"{', '.join(whole)} is the model's only prunable weight and has to stay whole at granularity "
+            f"{granularity.name!r}; choose another granularity"
+        )
+    return frozenset(whole)

@@ -85,6 +85,7 @@ class DNR(Rewiring):
     """
 
     granularities: ClassVar[tuple[str, ...]] = ("weight",)
+    learns_budget: ClassVar[bool] = True
 
     def __init__(
         self,

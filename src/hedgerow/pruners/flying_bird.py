@@ -47,7 +47,7 @@ class FlyingBird(Rewiring):
 
     def rewire(self, progress: Progress) -> None:
         """Exchange weights within every layer, if it is time."""
-        if (progress.epoch + 1) % self.every:
+        if progress.epoch % self.every:
             return
         share = self.removal_at(progress)
         for name, alive in self.live().items():

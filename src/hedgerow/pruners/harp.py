@@ -121,7 +121,7 @@ class Harp(Hydra):
 
     The finished masks keep exactly the budget's total, or fewer if fewer were learned; learned counts above
     it are scaled down by one factor, no layer below its minimum (a choice made here, not the paper's).
-    The budget's own distribution counts in mode `scores` only.
+    The budget's own distribution decides that total; layer by layer it counts in mode `scores` only.
     """
 
     learns_budget: ClassVar[bool] = True
@@ -145,10 +145,10 @@ class Harp(Hydra):
         self.start_density = parse_fraction(start_density)
         self.gamma = gamma
         self.min_share = min_share
-        self.growth, self.met = 1, False
 
     def attach(self, model: nn.Module, budget: Budget) -> None:
         """Freeze the model's parameters and give every prunable weight scores and a quota."""
+        self.growth, self.met = 1, False
         self.target = float(1 - budget.sparsity)
         dense = {name: weight.dense.detach() for name, weight in prunable_weights(model).items()}
         keep = budget.keep(dense)

@@ -68,10 +68,13 @@ class MovingMask(MaskedWeight):
 class Rewiring(Pruner):
     """Base of the rewiring methods: random masks at the start, removed weights that stay exactly 0, the timing.
 
-    A method defines `rewire`, which is called after the last step of every epoch but the last.
+    A method defines `rewire`, which is called between any two epochs, once: after the first step of the later
+    one. At the end of an epoch the network is thus validated, and kept as the best so far, with all its live
+    weights trained; none has just been taken away or put in at 0.
     """
 
     granularities: ClassVar[tuple[str, ...]] = ("weight",)
+    from_scratch: ClassVar[bool] = True
 
     def __init__(
         self, *, granularity: str = "weight", removal: float = 0.5, removal_end: float = 0.005, seed: int = 0
@@ -88,7 +91,7 @@ class Rewiring(Pruner):
     def attach(self, model: nn.Module, budget: Budget) -> None:
         """Put a random mask of exactly the budget's count on every weight; the rest of each weight is 0."""
         super().attach(model, budget)
-        keep = budget.keep({name: w.dense.detach() for name, w in self.weights.items()})
+        keep = self.groups_to_keep()
         self.moving: dict[str, MovingMask] = {}
         for name, weight in self.weights.items():
             mask = random_mask(weight.dense.detach(), keep[name], derive(self.seed, "mask", name))
@@ -103,9 +106,9 @@ class Rewiring(Pruner):
                 weight.dense.grad.masked_fill_(~self.moving[name].mask, 0.0)
 
     def after_step(self, progress: Progress) -> None:
-        """Set to 0 what the optimiser's momentum moved under the mask; rewire at the end of an epoch."""
+        """Set to 0 what the optimiser's momentum moved under the mask; rewire once an epoch."""
         self._clear()
-        if progress.epoch_ends and progress.epoch + 1 < progress.epochs:
+        if progress.epoch > 0 and progress.step == 0:
             with torch.no_grad():
                 self.rewire(progress)
         for moving in self.moving.values():

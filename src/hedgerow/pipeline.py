@@ -126,7 +126,7 @@ def run_phase(
         return done
     objective, title = objective_of(phase.objective or recipe.objective, bench.threat)
     fields = phase.model_dump(exclude={"objective", "reuse"})
-    plan = Plan(**{**fields, "epochs": phase.epochs if pruner.learns else 0}, augment=tuple(recipe.data.augment))
+    plan = Plan(**fields, augment=tuple(recipe.data.augment))
     validation = bench.dataset.validation.to(bench.device)
     pixels = validation.pixels()
     setting = Setting(

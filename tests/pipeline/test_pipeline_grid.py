@@ -155,10 +155,13 @@ def test_cells_are_told_apart_and_share_the_dense_network() -> None:
     assert all(c.grid == {} and c.name == n for n, c in cells.items())
 
 
+AT = {"name": "pgd-at", "step_size": "1/10"}
+
+
 def test_cells_of_one_name_stay_two_cells() -> None:
     grid = {"phases.prune.lr": [1, 2], "phases.finetune.lr": [2, 1], "pruning.init": ["scaled"]}
-    raw = {**run_cases.RAW, "grid": {**grid, "objective.step_size": ["1/10", 0.1]}}
+    raw = {**run_cases.RAW, "grid": {**grid, "phases.prune.objective": [AT, {**AT, "steps": 3}]}}
     assert len(cell_recipes(parse_recipe(raw))) == 1 + 8
-    twice = {**run_cases.RAW, "grid": {"objective.step_size": ["1/10", "1/10"]}}
+    twice = {**run_cases.RAW, "grid": {"pruning.sparsity": ["9/10", "9/10"]}}
     cells = cell_recipes(parse_recipe(twice))
-    assert list(cells) == ["dense", "1_10", "1_10-2"]
+    assert list(cells) == ["dense", "9_10", "9_10-2"]

@@ -237,6 +237,14 @@ def test_all_problems_are_reported_at_once(problems: Problems) -> None:
     assert [problem.split(" = ")[0].split(":")[0] for problem in found] == paths
 
 
+@pytest.mark.parametrize(
+    "key", ["seed", "objective.steps", "phases.pretrain.lr", "threat.eps", "data.train_limit"]
+)
+def test_a_grid_over_what_the_shared_dense_network_depends_on_is_refused(problems: Problems, key: str) -> None:
+    (problem,) = problems({"pruning": PRUNING, "grid": {key: [1]}})
+    assert problem.startswith(f"grid.{key}: all cells share one dense network")
+
+
 def test_the_bad_grid_cell_is_named(problems: Problems) -> None:
     (problem,) = problems({"pruning": PRUNING, "grid": {"pruning.sparsity": [0.5, 1.2]}})
     assert problem.startswith(

@@ -33,7 +33,7 @@ FULL: dict[str, Any] = {
     "objective": {"name": "trades", "beta": 5.5, "step_size": "2/255"},
     "pruning": {"method": "hydra", "sparsity": 0.95, "init": "random", "score_decay": "1e-4"},
     "phases": {"pretrain": {"lr": 1e-7, "objective": {"name": "natural"}, "reuse": "../a"}},
-    "grid": {"pruning.sparsity": [0.95, 0.99], "objective.beta": [1, 6]},
+    "grid": {"pruning.sparsity": [0.95, 0.99], "phases.prune.lr": [0.01, 0.1]},
 }
 
 
@@ -170,5 +170,5 @@ def test_changes_to_a_recipe_on_file() -> None:
 
 def test_grid_cells_are_every_combination_in_the_order_written() -> None:
     cells = grid_cells(parse_recipe(FULL))
-    assert [tuple(cell.values()) for cell in cells] == [(0.95, 1), (0.95, 6), (0.99, 1), (0.99, 6)]
+    assert [tuple(cell.values()) for cell in cells] == [(0.95, 0.01), (0.95, 0.1), (0.99, 0.01), (0.99, 0.1)]
     assert grid_cells(Recipe(name="x")) == []

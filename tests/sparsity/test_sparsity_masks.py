@@ -206,6 +206,12 @@ def test_masks_can_be_read_back_and_must_fit(model: nn.Module) -> None:
         attach_masks(other, {"0.weight": torch.ones(3, 3)})
 
 
+def test_a_second_method_on_a_model_that_is_still_held_is_refused(model: nn.Module) -> None:
+    attach_masks(model, half_masks(model))
+    with pytest.raises(ModelError, match=r"0\.weight is parametrized already"):
+        attach_masks(model, half_masks(model))
+
+
 class Counting(MaskedWeight):
     calls = 0
 

@@ -15,6 +15,8 @@ from hedgerow.recipe.problems import describe_errors
 from hedgerow.recipe.schema import Recipe
 from hedgerow.registry import nearest
 
+_AFTER_PRETRAINING = ("pruning", "phases.prune", "phases.finetune", "evaluation")
+
 
 def parse_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     """Return the recipe in `raw`; `RecipeError` lists every problem: path, value, what is allowed, nearest key."""
@@ -25,6 +27,8 @@ def parse_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     except ValidationError as error:
         problems += describe_errors(Recipe, error)
     problems += part_problems(raw)
+    if recipe is not None:
+        problems += [_not_shared(key) for key in recipe.grid if not key.startswith(_AFTER_PRETRAINING)]
     if recipe is not None and not problems:
         for cell in grid_cells(recipe):
             try:
@@ -34,6 +38,13 @@ def parse_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     if problems or recipe is None:
         raise RecipeError(where, problems)
     return recipe
+
+
+def _not_shared(key: str) -> str:
+    return (
+        f"grid.{key}: all cells share one dense network, and this key would change it. Allowed: keys that start "
+        f"with {', '.join(_AFTER_PRETRAINING)}; for seeds use hedgerow compare --seeds, else a run for each value"
+    )
 
 
 def grid_cells(recipe: Recipe) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from hedgerow.errors import ModelError
 from hedgerow.sparsity.layers import PrunableWeight
 from hedgerow.sparsity.mask import Masks, match
 
@@ -61,7 +62,11 @@ class MaskedWeight(EffectiveWeight):
 
 
 def attach(weight: PrunableWeight, parametrization: EffectiveWeight) -> None:
-    """Put a parametrization on one weight of the user's model."""
+    """Put a parametrization on one weight of the user's model; `ModelError` if another method still holds it."""
+    if parametrize.is_parametrized(weight.module, weight.attribute):
+        raise ModelError(
+            f"{weight.name} is parametrized already; finish() the pruner that holds it, or take a fresh model"
+        )
     parametrize.register_parametrization(weight.module, weight.attribute, parametrization)
 
 

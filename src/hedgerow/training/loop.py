@@ -98,7 +98,7 @@ def train(
     setting = setting or Setting()
     pruner = pruner or Dense()
     pruner.attach(model, budget or Budget(0))  # hook 1
-    if plan.epochs == 0:
+    if plan.epochs == 0 or not pruner.learns:
         return Outcome(pruner.finish(), 0)
     files = CheckpointFiles(setting.folder, setting.phase)
     steps = steps_per_epoch(len(split), plan.batch_size)

@@ -49,7 +49,7 @@ def learning_rate(plan: Plan, done: float) -> float:
     1/2 and 3/4, `triangle` falls linearly to 0.
     """
     if done < plan.warmup:
-        return plan.lr * (done + 1e-3) / plan.warmup
+        return plan.lr * max(done / plan.warmup, 1e-3)
     rest = (done - plan.warmup) / (1.0 - plan.warmup)
     factor = {
         "cosine": 0.5 * (1.0 + math.cos(math.pi * rest)),

@@ -7,7 +7,6 @@ import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -116,6 +115,25 @@ def resumed_equals_whole(make: Callable[[], Pruner], budget: Budget, stop: tuple
         masks = pruner.finish()
         ends.append([*before.values(), *masks.values(), *model.state_dict().values()])
     return len(ends[0]) == len(ends[1]) and all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def fit(pruner: Pruner, target: Tensor, budget: Budget, *, epochs: int, steps: int) -> nn.Module:
+    """Minimise ||W - target||^2 / 2 over one layer from its dense minimum on; the sparse one is known."""
+    model = nn.Linear(target.shape[1], target.shape[0], bias=False)
+    with torch.no_grad():
+        model.weight.copy_(target)
+    pruner.attach(model, budget)
+    optimizer = torch.optim.SGD(pruner.parameters(), lr=0.3)
+    for epoch in range(epochs):
+        for step in range(steps):
+            optimizer.zero_grad()
+            with shared_weights(model):
+                loss = 0.5 * (model.weight - target).square().sum()
+                penalty = pruner.penalty()
+                (loss if penalty is None else loss + penalty).backward()
+            optimizer.step()
+            pruner.after_step(Progress(epoch, epochs, step, steps))
+    return model
 
 
 def dense_weights(model: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Proximal maps of sparsity penalties, on groups measured by their l2 norm.
 
-All are u_g = w_g * s(||w_g||) / ||w_g|| above a threshold and 0 up to it; on single weights the norm is |w|.
+All are u_g = w_g s(||w_g||) / ||w_g|| above a threshold and 0 up to it; on single weights the norm is |w|.
 `strength` is the penalty's factor over the coupling's, lambda / beta, of min_u strength * P(u) + ||w - u||^2 / 2.
 """
 
@@ -71,28 +71,34 @@ class TransformedL1:
         return torch.where(threshold <= a / 2.0, low, (threshold + a / 2.0).square() / (2.0 * (a + 1.0)))
 
     def shrunk(self, norms: Tensor, threshold: Tensor) -> Tensor:
-        """Return 2/3 (a + r) cos(phi / 3) - 2/3 a + r / 3, cos(phi) = 1 - 27 strength a (a + 1) / (2 (a + r)^3)."""
+        """Return r - 4/3 (a + r) sin^2(phi / 6), cos phi = 1 - 27 strength a (a + 1) / (2 (a + r)^3).
+
+        The source's 2/3 (a + r) cos(phi / 3) - 2/3 a + r / 3, written so that float32 keeps small norms.
+        """
         a = self.a
-        cosine = 1.0 - 13.5 * a * (a + 1.0) * self.strength(threshold) / (a + norms).pow(3)
-        angle = torch.arccos(cosine.clamp(-1.0, 1.0)) / 3.0
-        shrunk = (2.0 * (a + norms) * torch.cos(angle) - 2.0 * a + norms) / 3.0
-        return torch.where(threshold > 0, shrunk, norms)  # exactly, whatever rounding makes of the formula
+        half = (6.75 * a * (a + 1.0) * self.strength(threshold) / (a + norms).pow(3)).clamp(max=1.0)
+        sine = torch.sin(torch.arcsin(half.sqrt()) / 3.0)
+        shrunk = norms - 4.0 / 3.0 * (a + norms) * sine.square()
+        return torch.maximum(shrunk, norms * torch.finfo(norms.dtype).eps)  # 0 is for those that are removed
 
 
 def proximal(
     weight: Tensor,
+    cut: Tensor,
     threshold: Tensor,
     *,
     regulariser: Regulariser,
     granularity: Granularity,
     live: Tensor | None = None,
 ) -> Tensor:
-    """Return u, of the shape of `weight`: groups up to `threshold` (a scalar) are 0, the others shrunk.
+    """Return u, of the shape of `weight`: groups of a norm up to `cut` are 0, the others shrunk by `threshold`.
 
-    With `live`, a boolean per group, those groups are kept instead of the ones above the threshold.
+    Both are scalars, `threshold` at most `cut`. Equal, they give the map of the penalty alone; with a higher cut
+    that of the penalty and a limit on the number of groups. With `live`, a boolean per group, those groups are
+    kept instead of the ones above the cut.
     """
     norms = granularity.norms(weight)
-    chosen = norms > threshold if live is None else live & (norms > 0)
+    chosen = norms > cut if live is None else live & (norms > 0)
     zero = torch.zeros((), dtype=weight.dtype, device=weight.device)
     return torch.where(chosen, weight * (regulariser.shrunk(norms, threshold) / norms), zero)
 

@@ -41,7 +41,8 @@ def table(folder: Path) -> str:
     rows = list(csv.DictReader((folder / "comparison.csv").open(encoding="utf-8")))
     lines = ["| network | weights removed | clean | PGD-50 x 5 | AutoAttack |", "|---|---:|---:|---:|---:|"]
     for row in rows:
-        cells = [f"{float(row['sparsity_counted']):.2%}", *(_share(row, m) for m in ("clean", "pgd", "autoattack"))]
+        shares = [_share(row, name) for name in ("clean", "pgd", "autoattack")]
+        cells = [f"{float(row['sparsity_counted']):.2%}", *shares]
         lines.append(f"| {row['run']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from hedgerow.errors import ModelError
 from hedgerow.objectives import Natural
 from hedgerow.pruners import PRUNERS, FixedMask, Hydra, Magnitude, Pruner
 from hedgerow.pruners.hydra import fan_in, random_scores, scaled_scores
-from hedgerow.sparsity import Budget, count_nonzero, prunable_weights, shared_weights, total_count
+from hedgerow.sparsity import GRANULARITIES, Budget, count_nonzero, prunable_weights, shared_weights, total_count
 
 
 def small_model(seed: int = 0) -> nn.Module:
@@ -46,6 +46,21 @@ def test_magnitude_keeps_the_largest_weights_of_every_layer() -> None:
         expected[weight.abs().flatten().sort(descending=True, stable=True).indices[:keep]] = True
         assert torch.equal(masks[name].flatten(), expected)
         assert torch.equal(prunable_weights(model)[name].dense, weight * masks[name])
+
+
+@pytest.mark.parametrize(("granularity", "whole"), [("filter", "5.weight"), ("channel", "0.weight")])
+def test_magnitude_removes_groups_but_neither_classes_nor_image_channels(granularity: str, whole: str) -> None:
+    model = small_model()
+    norms = {n: GRANULARITIES[granularity].scores(w.dense.abs()) for n, w in prunable_weights(model).items()}
+    pruner = Magnitude(granularity=granularity)
+    pruner.attach(model, Budget(0.5))
+    masks = pruner.finish()
+    assert masks[whole].all()
+    for name in set(masks) - {whole}:
+        kept = masks[name].float().amax(dim=[d for d, size in enumerate(norms[name].shape) if size == 1])
+        flat = norms[name].flatten()
+        assert kept.sum() == flat.numel() - flat.numel() // 2
+        assert flat[kept.flatten().bool()].min() >= flat[~kept.flatten().bool()].max()
 
 
 def test_magnitude_refuses_a_granularity_it_has_not() -> None:

@@ -113,7 +113,7 @@ class Hydra(Pruner):
         norm = [p for m in model.modules() if isinstance(m, _NORMALISATION) for p in m.parameters()]
         self.norm = [p for p in norm if p.requires_grad]
         model.requires_grad_(False)
-        keep = budget.keep({name: w.dense.detach() for name, w in self.weights.items()})
+        keep = self.groups_to_keep()
         self.scored: dict[str, ScoredWeight] = {}
         for name, weight in self.weights.items():
             dense = weight.dense.detach()

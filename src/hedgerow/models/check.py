@@ -10,8 +10,7 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from hedgerow.errors import ModelError
-
-PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+from hedgerow.sparsity.layers import PRUNABLE
 
 
 def check_model(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgerow.evaluation import wilson
-from hedgerow.evaluation.attacked import _checks, measure, verdict
+from hedgerow.evaluation.attacked import _checks, measure, more_than_one_class, verdict
 from hedgerow.result import Measure
 from hedgerow.threat import ThreatModel
 
@@ -140,3 +140,10 @@ def test_without_autoattack_nothing_is_said_of_it() -> None:
     found = measures()
     del found["autoattack"]
     assert STRENGTH not in _checks([image()], image(), found, ThreatModel())
+
+
+def test_a_constant_answer_is_noticed() -> None:
+    y = torch.tensor([0, 1, 1, 2])
+    assert not more_than_one_class(torch.ones(4, dtype=torch.int64), y)
+    assert more_than_one_class(torch.tensor([1, 1, 0, 1]), y)
+    assert more_than_one_class(torch.ones(4, dtype=torch.int64), torch.ones(4, dtype=torch.int64))

@@ -183,7 +183,10 @@ def _judge(found: dict[str, Tensor], x: Tensor, y: Tensor, job: _Job) -> Evaluat
         examples=list(range(len(y))),
         measures=measures,
         verdicts=[verdict({k: bool(v[i]) for k, v in standing.items()}) for i in range(len(y))],
-        checks=_checks([found[f"{name}_images"] for name in names], x, measures, job.threat),
+        checks={
+            **_checks([found[f"{name}_images"] for name in names], x, measures, job.threat),
+            "clean predictions are of more than one class": more_than_one_class(found["clean"], y),
+        },
     )
     return Evaluated(record, images, found["clean"], predictions)
 
@@ -204,6 +207,11 @@ def _checks(
     if "autoattack" in measures:
         checks["AutoAttack is not weaker than PGD"] = measures["autoattack"].correct <= measures["pgd"].correct
     return checks
+
+
+def more_than_one_class(predictions: Tensor, y: Tensor) -> bool:
+    """Return whether `[N]` predictions vary, where the labels do: a constant answer cannot be attacked."""
+    return len(torch.unique(y)) < 2 or len(torch.unique(predictions)) > 1
 
 
 def measure(correct: Tensor, how: str, seed: int, seconds: float = 0.0) -> Measure:

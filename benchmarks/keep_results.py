@@ -32,7 +32,8 @@ def keep(run: Path, target: Path, log: Path | None = None) -> Path:
         shutil.copy(run / "recipe.yaml", target / "recipe.yaml")
     if log is not None:
         shutil.copy(log, target / "log.txt")
-    write_tables(cells, target)
+    if len(cells) > 1:
+        write_tables(cells, target)
     return target
 
 
@@ -58,4 +59,5 @@ if __name__ == "__main__":
     parser.add_argument("target", type=Path)
     parser.add_argument("--log", type=Path)
     arguments = parser.parse_args()
-    print(table(keep(arguments.run, arguments.target, arguments.log)))
+    kept = keep(arguments.run, arguments.target, arguments.log)
+    print(table(kept) if (kept / "comparison.csv").exists() else kept)

@@ -175,7 +175,7 @@ def evaluate_model(bench: Bench, model: nn.Module) -> Evaluated:
         tell=lambda text: bench.display.say(f"{recipe.name} {text}"),
     )
     found.record.split, found.record.examples = "test", test.positions.tolist()
-    shown = slice(0, section.gallery)
+    shown = worth_showing(test.labels, found.clean_predictions == test.labels, section.gallery)
     attack = "AutoAttack and PGD" if section.autoattack else "PGD"
     write_tensors(
         bench.folder.gallery,
@@ -189,6 +189,17 @@ def evaluate_model(bench: Bench, model: nn.Module) -> Evaluated:
         {"eps": str(bench.threat.eps), "norm": bench.threat.norm, "attack": attack},
     )
     return found
+
+
+def worth_showing(labels: torch.Tensor, right: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the positions of `count` images in turn of each class, those that had to be attacked first."""
+    seen: dict[tuple[bool, int], int] = {}
+    keys = []
+    for position, (label, correct) in enumerate(zip(labels.tolist(), right.tolist(), strict=True)):
+        turn = seen.get((correct, label), 0)
+        seen[correct, label] = turn + 1
+        keys.append((not correct, turn, label, position))
+    return torch.tensor([key[-1] for key in sorted(keys)[:count]], dtype=torch.int64)
 
 
 def describe(bench: Bench, model: nn.Module, records: list[PhaseRecord], command: str) -> Result:

@@ -20,7 +20,7 @@ from run_cases import files_of, network, nonzeros
 from hedgerow.errors import CheckpointError, RecipeError
 from hedgerow.files import read_tensors
 from hedgerow.grid import run
-from hedgerow.pipeline import run_one
+from hedgerow.pipeline import run_one, worth_showing
 from hedgerow.result import load_result
 from hedgerow.runfolder import RunFolder, one_writer
 from hedgerow.training import read_metrics
@@ -222,3 +222,11 @@ def test_a_recipe_spoilt_in_its_folder_is_named(finished: Path, tmp_path: Path) 
     (folder / "recipe.yaml").write_text("- a\n")
     with pytest.raises(RecipeError, match="name: required, and missing"):
         RunFolder(folder).read_recipe()
+
+
+def test_the_gallery_takes_the_classes_in_turn_and_attacked_images_first() -> None:
+    labels = torch.tensor([0, 0, 0, 1, 1, 2])
+    right = torch.tensor([False, True, True, True, True, False])
+    assert worth_showing(labels, right, 10).tolist() == [1, 3, 2, 4, 0, 5]
+    assert worth_showing(labels, right, 3).tolist() == [1, 3, 2]
+    assert worth_showing(labels, right, 0).tolist() == []

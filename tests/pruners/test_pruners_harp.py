@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
+from small_cases import batch, small_model
+from torch import nn
 from torch.nn import functional as F
 
 from hedgerow.errors import ModelError
@@ -30,23 +31,6 @@ from hedgerow.pruners.harp import (
 from hedgerow.sparsity import Budget, count_nonzero, prunable_weights, sparse_view, total_count
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods" / "harp.md"
-
-
-def small_model(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 3),
-        nn.BatchNorm2d(6),
-        nn.ReLU(),
-        nn.Conv2d(6, 4, 3, groups=2),
-        nn.Flatten(),
-        nn.Linear(64, 3),
-    )
-
-
-def batch() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return torch.rand(8, 1, 8, 8, generator=generator), torch.arange(8) % 3
 
 
 def attached(model: nn.Module, sparsity: Any = 0.9, **options: Any) -> Harp:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from small_cases import batch, small_model
+from torch import nn
 from torch.nn import functional as F
 
 from hedgerow.data import Split, load_dataset
@@ -16,23 +17,6 @@ from hedgerow.pruners import Hydra, Magnitude, Progress
 from hedgerow.pruners.harp import Harp
 from hedgerow.sparsity import Budget, count_nonzero, prunable_weights, shared_weights, total_count
 from hedgerow.training import Plan, Setting, train
-
-
-def small_model(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 3),
-        nn.BatchNorm2d(6),
-        nn.ReLU(),
-        nn.Conv2d(6, 4, 3, groups=2),
-        nn.Flatten(),
-        nn.Linear(64, 3),
-    )
-
-
-def batch() -> tuple[Tensor, Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return torch.rand(8, 1, 8, 8, generator=generator), torch.arange(8) % 3
 
 
 def attached(model: nn.Module, sparsity: Any = 0.9, **options: Any) -> Harp:

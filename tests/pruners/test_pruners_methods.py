@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_cases import batch, small_model
 from torch import nn
 from torch.nn import functional as F
 
@@ -15,23 +16,6 @@ from hedgerow.objectives import Natural
 from hedgerow.pruners import PRUNERS, FixedMask, Hydra, Magnitude, Pruner
 from hedgerow.pruners.hydra import fan_in, random_scores, scaled_scores
 from hedgerow.sparsity import GRANULARITIES, Budget, count_nonzero, prunable_weights, shared_weights, total_count
-
-
-def small_model(seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(1, 6, 3),
-        nn.BatchNorm2d(6),
-        nn.ReLU(),
-        nn.Conv2d(6, 4, 3, groups=2),
-        nn.Flatten(),
-        nn.Linear(64, 3),
-    )
-
-
-def batch() -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return torch.rand(8, 1, 8, 8, generator=generator), torch.arange(8) % 3
 
 
 def test_magnitude_keeps_the_largest_weights_of_every_layer() -> None:

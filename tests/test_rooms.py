@@ -25,6 +25,7 @@ ROOMS = [
     "evaluation",
     "report",
     "recipe",
+    "description",
     "runfolder",
     "pipeline",
     "grid",

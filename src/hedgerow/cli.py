@@ -60,25 +60,28 @@ def resume(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run fol
 @app.command()
 def compare(
     recipe: RecipeArgument,
-    methods: Annotated[str, typer.Option(help="Pruning methods, separated by commas, or all.")] = "all",
-    sparsity: Annotated[str, typer.Option(help="Removed shares, separated by commas.")] = "0.9,0.95,0.99",
+    methods: Annotated[str, typer.Option(help="Pruning methods, separated by commas, or all.")] = "",
+    sparsity: Annotated[str, typer.Option(help="Removed shares, separated by commas.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Seeds 0 to N-1; each has its own dense network.")] = 1,
     changes: Changes = None,
     out: Annotated[Path | None, typer.Option(help="Folder (default: runs/compare-NAME).")] = None,
     jobs: Jobs = 1,
 ) -> None:
-    """Run several methods at several sparsities on one base; one table, one plot. Goes on where it stopped."""
+    """Run several methods at several sparsities on one base; one table, one plot. Goes on where it stopped.
+
+    With neither --methods nor --sparsity it runs the recipe's own grid, or all methods at 0.9, 0.95 and 0.99.
+    """
     from hedgerow.compare import run_comparison
     from hedgerow.recipe import load_recipe
 
-    loaded = load_recipe(recipe, {**parse_changes(changes), "grid": {}})
+    loaded = load_recipe(recipe, parse_changes(changes))
     folder = out or Path("runs") / f"compare-{loaded.name}"
     with _stoppable(f"the same command, or hedgerow resume {folder}/seed-N"):
         table = run_comparison(
             loaded,
             folder,
-            methods=methods.split(","),
-            sparsities=sparsity.split(","),
+            methods=methods.split(",") if methods else (),
+            sparsities=sparsity.split(",") if sparsity else (),
             seeds=seeds,
             command=shlex.join(["hedgerow", *sys.argv[1:]]),
             tell=functools.partial(typer.echo, err=True),

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from hedgerow.errors import RecipeError
 from hedgerow.files import write_text
-from hedgerow.grid import run, run_folders
+from hedgerow.grid import run
 from hedgerow.pruners import PRUNERS
-from hedgerow.recipe import Recipe, apply, parse_recipe
+from hedgerow.recipe import Recipe, parse_recipe
 from hedgerow.report.means import means_plot
 from hedgerow.report.words import measure_name
 from hedgerow.result import Result, load_result
 
+SPARSITIES = ("0.9", "0.95", "0.99")
 MEASURES = ("clean", "pgd", "autoattack", "worst_case")
 
 
@@ -32,7 +33,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class Cell:
-    """One method at one counted sparsity, over its seeds."""
+    """One method at one counted sparsity, over its seeds; `method` names the granularity unless it is weights."""
 
     method: str
     asked: float
@@ -45,8 +46,8 @@ def run_comparison(
     recipe: Recipe,
     path: Path,
     *,
-    methods: Sequence[str],
-    sparsities: Sequence[str],
+    methods: Sequence[str] = (),
+    sparsities: Sequence[str] = (),
     seeds: int = 1,
     command: str = "",
     tell: Callable[[str], None] | None = None,
@@ -54,22 +55,30 @@ def run_comparison(
 ) -> Path:
     """Run every method at every sparsity with seeds 0..N-1; return the Markdown table it writes.
 
-    Each seed is a grid in `path/seed-N`, on its own dense network; finished cells are never run again.
+    Without methods and sparsities the recipe's own grid is run, or, where it has none, all methods at 90, 95 and
+    99 %. Each seed is a grid in `path/seed-N`, on its own dense network. Finished cells are never run again: the
+    same folder takes further methods, sparsities and seeds, and its table shows all that is there.
     `RecipeError` lists every cell that cannot be run before the first one is.
     """
-    chosen = list(PRUNERS) if list(methods) == ["all"] else [m.strip() for m in methods]
-    grid = {"pruning.sparsity": [s.strip() for s in sparsities], "pruning.method": chosen}
-    first = {"method": chosen[0], "sparsity": grid["pruning.sparsity"][0]}
-    grids = []
-    for seed in range(seeds):
-        section = recipe.pruning.model_dump(mode="json") if recipe.pruning else {}
-        raw = {**recipe.dump(), "pruning": {**first, **_shared(section)}}
-        grids.append(parse_recipe(apply(raw, {"seed": seed, "grid": grid}), recipe.name))
-    folders = []
+    grid: list[dict[str, list[str]]] = list(recipe.grid)
+    section = recipe.pruning.model_dump(mode="json") if recipe.pruning else {}
+    if methods or sparsities or not grid:
+        chosen = [m.strip() for m in methods] or ["all"]
+        chosen = list(PRUNERS) if chosen == ["all"] else chosen
+        asked = [s.strip() for s in sparsities] or list(SPARSITIES)
+        grid = [{"pruning.sparsity": asked, "pruning.method": chosen}]
+        section = {"method": chosen[0], "sparsity": asked[0], **_shared(section)}
+    raw = {**recipe.dump(), "pruning": section or None, "grid": grid}
+    grids = [parse_recipe({**raw, "seed": seed}, recipe.name) for seed in range(seeds)]
     for seed, one in enumerate(grids):
         run(one, path / f"seed-{seed}", command=command, tell=tell, jobs=jobs)
-        folders += run_folders(path / f"seed-{seed}")
-    return write_summary([load_result(folder) for folder in folders], path)
+    return write_summary(finished_results(path), path)
+
+
+def finished_results(path: Path) -> list[Result]:
+    """Return the results of all finished cells of all seeds in the folder of a comparison."""
+    files = sorted(path.glob("seed-*/*/result.json"))
+    return [load_result(file) for file in files]
 
 
 def _shared(section: dict[str, object]) -> dict[str, object]:
@@ -110,7 +119,7 @@ def summarise(results: Sequence[Result]) -> list[Cell]:
     groups: dict[tuple[float, str], list[Result]] = {}
     for result in results:
         if result.evaluation is not None:
-            groups.setdefault((result.sparsity.asked, result.method), []).append(result)
+            groups.setdefault((result.sparsity.asked, label(result)), []).append(result)
     cells = []
     for (asked, method), runs in sorted(groups.items()):
         records = [run.evaluation.measures for run in runs if run.evaluation]
@@ -126,6 +135,12 @@ def summarise(results: Sequence[Result]) -> list[Cell]:
     return cells
 
 
+def label(result: Result) -> str:
+    """Return the method of a result, with what it removes together: `hydra`, `hydra (channel)`."""
+    groups = result.sparsity.granularity
+    return result.method if groups == "weight" else f"{result.method} ({groups})"
+
+
 def _mean(values: Sequence[float]) -> Mean:
     mean = sum(values) / len(values)
     variance = sum((v - mean) ** 2 for v in values) / max(1, len(values) - 1)
@@ -133,11 +148,11 @@ def _mean(values: Sequence[float]) -> Mean:
 
 
 def _markdown(cells: Sequence[Cell], names: Sequence[str], results: Sequence[Result]) -> str:
-    head = ["method", "weights removed", *(name.replace("_", " ") for name in names)]
+    head = ["method", "asked", "weights removed", *(name.replace("_", " ") for name in names)]
     lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
     for cell in cells:
         scores = [f"{100 * m.mean:.1f} ± {100 * m.spread:.1f} %" for m in (cell.measures[n] for n in names)]
-        lines.append(f"| {cell.method} | {cell.counted:.2%} | {' | '.join(scores)} |")
+        lines.append(f"| {cell.method} | {_percent(cell.asked)} | {cell.counted:.2%} | {' | '.join(scores)} |")
     seeds = max(m.seeds for cell in cells for m in cell.measures.values())
     first, evaluation = next((r, r.evaluation) for r in results if r.evaluation)
     how = [f"- **{name.replace('_', ' ')}**: {evaluation.measures[name].how}" for name in names]
@@ -146,3 +161,7 @@ def _markdown(cells: Sequence[Cell], names: Sequence[str], results: Sequence[Res
         f"mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}."
     )
     return "\n".join([*lines, "", note, "", *how]) + "\n"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"

@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hedgerow.errors import CheckpointError
+from hedgerow.errors import CheckpointError, RecipeError
 from hedgerow.pipeline import dataset_of, model_of, pretrain_only, run_one
 from hedgerow.pruners import PRUNERS
-from hedgerow.recipe import Recipe, apply, grid_cells, parse_recipe
+from hedgerow.recipe import Recipe, apply, grid_cells, parse_recipe, settings_of
 from hedgerow.report import write_report, write_tables
 from hedgerow.result import Result
 from hedgerow.runfolder import RunFolder, one_writer
 
 DENSE = "dense"
+_PRUNE = "phases.prune."
 
 
 def run(
@@ -90,30 +91,48 @@ def cell_recipes(recipe: Recipe) -> dict[str, Recipe]:
     """Return the recipe of every cell by the name of its folder; the dense base comes first.
 
     All cells reuse its pretraining, so that they differ in nothing else; a method that starts from scratch gets
-    the epochs of all three phases in one, with the settings of pretraining.
+    the epochs of all three phases in one, with the settings of pretraining; the recipe's `methods` and the grid
+    may change them (`phases.prune.lr`).
     """
-    raw = {**recipe.dump(), "grid": {}}
+    raw = {**recipe.dump(), "grid": [], "methods": {}}
     cells = {DENSE: parse_recipe({**raw, "name": DENSE, "pruning": None})}
     for values in grid_cells(recipe):
         name = cell_name(values)
         name = f"{name}-{len(cells)}" if name in cells else name
-        changes = {**values, "name": name, "phases.pretrain.reuse": f"../{DENSE}"}
-        cell = parse_recipe(apply(raw, changes))
+        changes = {**settings_of(recipe, values), "name": name}
+        cell = parse_recipe(apply(raw, {**changes, "phases.pretrain.reuse": f"../{DENSE}"}))
         if cell.pruning is not None and PRUNERS[cell.pruning.method].from_scratch:
-            cell = parse_recipe(apply(raw, {**values, "name": name, **one_phase(cell)}))
+            _refuse_finetuning(name, values)
+            others = {key: value for key, value in changes.items() if not key.startswith("phases.")}
+            cell = parse_recipe(apply(raw, {**others, **one_phase(cell, changes)}))
         cells[name] = cell
     return cells
 
 
-def one_phase(recipe: Recipe) -> dict[str, Any]:
-    """Return the changes that give the epochs of all phases to the prune phase, trained as pretraining is."""
+def _refuse_finetuning(name: str, values: Mapping[str, Any]) -> None:
+    vain = [key for key in values if key.startswith("phases.finetune.") and not key.endswith(".epochs")]
+    if vain:
+        problem = (
+            f"grid.{vain[0]}: the method of cell {name} trains from scratch in one phase and has no fine-tuning; "
+            "make the grid a list of products, and give this method one without the key"
+        )
+        raise RecipeError(name, [problem])
+
+
+def one_phase(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes that give the epochs of all phases to the prune phase, trained as pretraining is.
+
+    Of `changes`, those that are about how the prune phase is trained hold for the one phase.
+    """
     phases = recipe.phases
     epochs = phases.pretrain.epochs + phases.prune.epochs + phases.finetune.epochs
     training = phases.pretrain.model_dump(mode="json", exclude={"epochs", "reuse", "select"})
+    asked = {key: value for key, value in changes.items() if key.startswith(_PRUNE) and key != f"{_PRUNE}epochs"}
     return {
         "phases.pretrain.epochs": 0,
         "phases.finetune.epochs": 0,
         "phases.prune": {**training, "epochs": epochs, "select": "last"},
+        **asked,
     }
 
 

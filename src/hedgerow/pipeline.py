@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import platform
-import zlib
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +11,7 @@ import torch
 from torch import nn
 
 from hedgerow.data import Dataset, load_dataset
+from hedgerow.description import describe
 from hedgerow.errors import CheckpointError
 from hedgerow.evaluation import Evaluated, Protocol, evaluate, quick_accuracy
 from hedgerow.files import write_tensors
@@ -22,9 +19,9 @@ from hedgerow.models import build_model
 from hedgerow.objectives import OBJECTIVES, Objective
 from hedgerow.pruners import PRUNERS, Dense, FixedMask, Pruner
 from hedgerow.recipe import ObjectiveSection, PhaseSection, Recipe, construct, own_options
-from hedgerow.result import LayerCount, PhaseRecord, Result, SparsityCount, load_result
+from hedgerow.result import PhaseRecord, Result, load_result
 from hedgerow.runfolder import RunFolder, load_weights
-from hedgerow.sparsity import Budget, Masks, count_nonzero, prunable_weights, total_count
+from hedgerow.sparsity import Budget, Masks, prunable_weights
 from hedgerow.threat import ThreatModel
 from hedgerow.training import Display, MetricsFile, Plan, Setting, train
 
@@ -54,7 +51,7 @@ def run_one(recipe: Recipe, path: Path, *, command: str = "", dataset: Dataset |
         records, masks = run_phases(bench, model)
     write_tensors(folder.model, model.state_dict())
     write_tensors(folder.masks, {name: mask.to(torch.uint8) for name, mask in masks.items()})
-    result = describe(bench, model, records, command)
+    result = describe(recipe, bench.dataset, model, records, weights=folder.model, command=command)
     result.evaluation = evaluate_model(bench, model).record
     result.save(folder.result)
     return result
@@ -200,54 +197,6 @@ def worth_showing(labels: torch.Tensor, right: torch.Tensor, count: int) -> torc
         seen[correct, label] = turn + 1
         keys.append((not correct, turn, label, position))
     return torch.tensor([key[-1] for key in sorted(keys)[:count]], dtype=torch.int64)
-
-
-def describe(bench: Bench, model: nn.Module, records: list[PhaseRecord], command: str) -> Result:
-    """Return everything but the evaluation that is known of a finished network; weights are counted."""
-    recipe, data = bench.recipe, bench.dataset
-    counts = count_nonzero(model)
-    total = total_count(counts)
-    shapes = {name: list(weight.dense.shape) for name, weight in prunable_weights(model).items()}
-    return Result(
-        name=recipe.name,
-        command=command,
-        recipe=recipe.dump(),
-        dataset=data.label,
-        classes=list(data.classes),
-        split_sizes={name: len(split) for name, split in data.splits.items()},
-        model=recipe.model.factory or recipe.model.name,
-        parameters=sum(p.numel() for p in model.parameters()),
-        method=recipe.pruning.method if recipe.pruning else "dense",
-        sparsity=SparsityCount(
-            asked=float(recipe.pruning.sparsity) if recipe.pruning else 0.0,
-            kept=total.kept,
-            prunable=total.total,
-            layers=[
-                LayerCount(name=name, shape=shapes[name], kept=c.kept, total=c.total) for name, c in counts.items()
-            ],
-        ),
-        phases=records,
-        bytes_on_disk=bytes_on_disk(bench.folder.model),
-        versions={
-            "hedgerow": version("hedgerow"),
-            "torch": torch.__version__,
-            "pyautoattack": version("pyautoattack"),
-            "python": platform.python_version(),
-        },
-        machine={
-            "processor": platform.machine(),
-            "cores": os.cpu_count() or 1,
-            "threads": torch.get_num_threads(),
-            "device": torch.cuda.get_device_name() if bench.device.type == "cuda" else "cpu",
-            "training precision": recipe.precision,
-        },
-    )
-
-
-def bytes_on_disk(path: Path) -> dict[str, int]:
-    """Return the size of the stored float32 network with its zeros, and compressed losslessly (zlib)."""
-    content = path.read_bytes()
-    return {"dense float32": len(content), "zlib": len(zlib.compress(content, 6))}
 
 
 def dataset_of(recipe: Recipe) -> Dataset:

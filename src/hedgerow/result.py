@@ -50,9 +50,10 @@ class LayerCount(_Record):
 
 
 class SparsityCount(_Record):
-    """Removed share of the prunable weights: as asked and as counted in the finished network."""
+    """Removed share of the prunable weights: as asked (of groups of the granularity) and as counted at the end."""
 
     asked: float
+    granularity: str = "weight"
     kept: int
     prunable: int
     layers: list[LayerCount]

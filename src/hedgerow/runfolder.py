@@ -18,6 +18,10 @@ from hedgerow.result import PhaseRecord
 from hedgerow.sparsity import Masks
 
 
+def _without_grid(recipe: Recipe) -> Recipe:
+    return recipe.model_copy(update={"grid": [], "methods": {}, "pruning": None}) if recipe.grid else recipe
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """Paths of a run; nothing is created by asking for them."""
@@ -70,10 +74,14 @@ class RunFolder:
         return self.path / "report.html"
 
     def holds(self, recipe: Recipe) -> bool:
-        """Return whether the folder was opened for this recipe before; `RecipeError` when for another."""
+        """Return whether the folder was opened for this recipe before; `RecipeError` when for another.
+
+        A grid may grow or shrink: its cells have folders of their own, each held by its own recipe.
+        """
         if not self.recipe.exists():
             return False
-        if self.read_recipe() != recipe:
+        held = self.read_recipe()
+        if bool(held.grid) != bool(recipe.grid) or _without_grid(held) != _without_grid(recipe):
             problem = (
                 f"holds a run of another recipe; give another --out, or continue it: hedgerow resume {self.path}"
             )
@@ -82,7 +90,7 @@ class RunFolder:
 
     def open(self, recipe: Recipe) -> None:
         """Write the recipe, or find the same one; `RecipeError` when the folder holds another run."""
-        if not self.holds(recipe):
+        if not self.holds(recipe) or self.read_recipe() != recipe:
             write_text(self.recipe, recipe.to_yaml())
 
     def read_recipe(self) -> Recipe:

@@ -152,7 +152,7 @@ def test_cells_are_told_apart_and_share_the_dense_network() -> None:
     assert list(cells) == ["dense", *(f"{m}-{s}" for s in sparsities for m in ("hydra", "magnitude"))]
     assert cells["dense"].pruning is None
     assert all(c.phases.pretrain.reuse == "../dense" for n, c in cells.items() if n != "dense")
-    assert all(c.grid == {} and c.name == n for n, c in cells.items())
+    assert all(c.grid == [] and c.name == n for n, c in cells.items())
 
 
 AT = {"name": "pgd-at", "step_size": "1/10"}

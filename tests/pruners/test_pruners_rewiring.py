@@ -167,3 +167,16 @@ def test_the_recipes_in_the_documentation_are_sound(page: str) -> None:
         parsed = parse_recipe(yaml.safe_load(recipe))
         assert parsed.pruning is not None
         assert parsed.pruning.method == page
+
+
+def test_a_rescaled_start_keeps_the_variance_of_every_unit() -> None:
+    for method in ("dnr", "flying-bird"):
+        dense, model = nn.Sequential(nn.Linear(400, 300)), nn.Sequential(nn.Linear(400, 300))
+        model.load_state_dict(dense.state_dict())
+        pruner = PRUNERS[method](rescale=True)  # type: ignore[call-arg]
+        pruner.attach(model, Budget(0.9))
+        kept = model[0].weight != 0
+        ratio = model[0].weight[kept] / dense[0].weight[kept]
+        assert torch.allclose(ratio, torch.full_like(ratio, 10**0.5))
+        before, after = dense[0].weight.square().sum(1).mean(), model[0].weight.square().sum(1).mean()
+        assert after.item() == pytest.approx(before.item(), rel=0.05)

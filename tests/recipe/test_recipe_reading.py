@@ -104,7 +104,7 @@ def test_defaults_are_the_published_ones() -> None:
     assert (pretrain.select, prune.select, finetune.select) == ("best", "last", "best")
     assert recipe.threat.build() == ThreatModel("linf", "8/255")
     assert (recipe.objective.name, recipe.data.source, recipe.model.name) == ("pgd-at", "digits", "cnn-small")
-    assert (recipe.seed, recipe.precision, recipe.pruning, recipe.grid) == (0, "float32", None, {})
+    assert (recipe.seed, recipe.precision, recipe.pruning, recipe.grid) == (0, "float32", None, [])
     assert recipe.evaluation.autoattack
     assert (recipe.evaluation.pgd_steps, recipe.evaluation.pgd_restarts) == (50, 5)
 
@@ -112,7 +112,7 @@ def test_defaults_are_the_published_ones() -> None:
 def test_defaults_are_not_shared_between_recipes() -> None:
     one, other = parse_recipe({"name": "x"}), parse_recipe({"name": "x"})
     one.data.augment.append("flip")
-    one.grid["a"] = [1]
+    one.grid.append({"a": [1]})
     assert other == parse_recipe({"name": "x"})
 
 

@@ -78,7 +78,8 @@ class DNR(Rewiring):
     One run without a pretrained network: give `phases.prune` all the epochs and the others 0, and the objective
     `hybrid`. `removal`: share of live weights moved, from 0.5 by cosine to `removal_end` 0.005. `momentum`: of v,
     the buffer of the loss gradient at every place, live or not (0.9). `rho`: weight of the dynamic L2
-    regulariser; at 0 the method is sparse momentum (1907.04840).
+    regulariser; at 0 the method is sparse momentum (1907.04840). `rescale`: start at the dense network's variance
+    (ours; for networks without normalisation).
     Reconstructed, as the paper's body is not public in full: the regulariser's place in the epoch, its rho (1e-3
     is the ADMM setting of 1903.12561) and the settling of counts, exactly on the budget. Only single weights: the
     channel form would move channels of unlike sizes between layers, and no count could be kept exactly.
@@ -95,9 +96,12 @@ class DNR(Rewiring):
         removal_end: float = 0.005,
         momentum: float = 0.9,
         rho: float = 1e-3,
+        rescale: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(granularity=granularity, removal=removal, removal_end=removal_end, seed=seed)
+        super().__init__(
+            granularity=granularity, removal=removal, removal_end=removal_end, rescale=rescale, seed=seed
+        )
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum is {momentum}; that of the rewiring's gradient buffer lies in [0, 1)")
         if not rho >= 0:

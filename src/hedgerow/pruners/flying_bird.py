@@ -23,7 +23,7 @@ class FlyingBird(Rewiring):
     start is `distribution: erk`. Every `every` epochs (1; the authors' code: 900 to 1200 steps) a layer drops the
     share `removal` of its live weights, the smallest |w|, and regrows as many where the gradient of the last
     batch's loss is largest, at 0. `removal` falls by cosine from 0.5 to `removal_end`. Every layer keeps its
-    count throughout.
+    count throughout. `rescale`: start at the dense network's variance (ours; for networks without normalisation).
     Reconstructed: the end of the schedule (0.005) and that a layer moves no more weights than it has free places,
     so that a full one stands still. Left out: Flying Bird+, whose sparsity follows validation losses and so keeps
     no budget.
@@ -38,9 +38,12 @@ class FlyingBird(Rewiring):
         removal: float = 0.5,
         removal_end: float = 0.005,
         every: int = 1,
+        rescale: bool = False,
         seed: int = 0,
     ) -> None:
-        super().__init__(granularity=granularity, removal=removal, removal_end=removal_end, seed=seed)
+        super().__init__(
+            granularity=granularity, removal=removal, removal_end=removal_end, rescale=rescale, seed=seed
+        )
         if every < 1:
             raise ValueError(f"every is {every}; it is the number of epochs between rewirings, 1 or more")
         self.every = every

@@ -77,7 +77,13 @@ class Rewiring(Pruner):
     from_scratch: ClassVar[bool] = True
 
     def __init__(
-        self, *, granularity: str = "weight", removal: float = 0.5, removal_end: float = 0.005, seed: int = 0
+        self,
+        *,
+        granularity: str = "weight",
+        removal: float = 0.5,
+        removal_end: float = 0.005,
+        rescale: bool = False,
+        seed: int = 0,
     ) -> None:
         check_granularity(type(self), granularity)
         if not 0 <= removal < 1:
@@ -86,15 +92,22 @@ class Rewiring(Pruner):
             raise ValueError(f"removal_end is {removal_end}; it lies between 0 and removal ({removal})")
         self.removal = removal
         self.removal_end = removal_end
+        self.rescale = rescale
         self.seed = seed
 
     def attach(self, model: nn.Module, budget: Budget) -> None:
-        """Put a random mask of exactly the budget's count on every weight; the rest of each weight is 0."""
+        """Put a random mask of exactly the budget's count on every weight; the rest of each weight is 0.
+
+        With `rescale` what stays is divided by the square root of the layer's density, so that the units of a
+        network without normalisation start at the variance of the dense one (2010.03533).
+        """
         super().attach(model, budget)
         keep = self.groups_to_keep()
         self.moving: dict[str, MovingMask] = {}
         for name, weight in self.weights.items():
             mask = random_mask(weight.dense.detach(), keep[name], derive(self.seed, "mask", name))
+            if self.rescale:
+                weight.dense.detach().mul_(math.sqrt(mask.numel() / keep[name]))
             self.moving[name] = MovingMask(mask)
             attach(weight, self.moving[name])
         self._clear()

@@ -1,6 +1,14 @@
 """The typed recipe: what a run is. YAML in, every problem at once, YAML out with nothing left implicit."""
 
-from hedgerow.recipe.load import apply, find_recipe, grid_cells, load_recipe, parse_recipe, shipped_recipes
+from hedgerow.recipe.load import (
+    apply,
+    find_recipe,
+    grid_cells,
+    load_recipe,
+    parse_recipe,
+    settings_of,
+    shipped_recipes,
+)
 from hedgerow.recipe.parts import construct, own_options
 from hedgerow.recipe.schema import ObjectiveSection, PhaseSection, Recipe
 
@@ -15,5 +23,6 @@ __all__ = [
     "load_recipe",
     "own_options",
     "parse_recipe",
+    "settings_of",
     "shipped_recipes",
 ]

@@ -13,7 +13,7 @@ from hedgerow.errors import RecipeError
 from hedgerow.recipe.parts import part_problems
 from hedgerow.recipe.problems import describe_errors
 from hedgerow.recipe.schema import Recipe
-from hedgerow.registry import nearest
+from hedgerow.registry import UnknownNameError, nearest
 
 _AFTER_PRETRAINING = ("pruning", "phases.prune", "phases.finetune", "evaluation")
 
@@ -26,13 +26,16 @@ def parse_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
         recipe = Recipe.model_validate(raw)
     except ValidationError as error:
         problems += describe_errors(Recipe, error)
+    if isinstance(raw.get("grid"), Mapping):  # the schema counts products; a single one has no number
+        problems = [problem.replace("grid.0.", "grid.", 1) for problem in problems]
     problems += part_problems(raw)
     if recipe is not None:
-        problems += [_not_shared(key) for key in recipe.grid if not key.startswith(_AFTER_PRETRAINING)]
+        problems += _grid_problems(recipe)
     if recipe is not None and not problems:
         for cell in grid_cells(recipe):
             try:
-                parse_recipe({**apply(raw, cell), "grid": {}}, f"{where}, grid cell {cell}")
+                changes = {**settings_of(recipe, cell), "grid": [], "methods": {}}
+                parse_recipe(apply(raw, changes), f"{where}, grid cell {cell}")
             except RecipeError as error:
                 problems += [f"grid cell {cell}: {problem}" for problem in error.problems]
     if problems or recipe is None:
@@ -40,19 +43,40 @@ def parse_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
     return recipe
 
 
-def _not_shared(key: str) -> str:
-    return (
-        f"grid.{key}: all cells share one dense network, and this key would change it. Allowed: keys that start "
-        f"with {', '.join(_AFTER_PRETRAINING)}; for seeds use hedgerow compare --seeds, else a run for each value"
-    )
+def _grid_problems(recipe: Recipe) -> list[str]:
+    from hedgerow.pruners import PRUNERS
+
+    problems = []
+    keys = {f"grid.{key}": key for product in recipe.grid for key in product}
+    for method, settings in recipe.methods.items():
+        try:
+            PRUNERS[method]
+        except UnknownNameError as error:
+            problems.append(f"methods.{method}: {error}")
+        keys |= {f"methods.{method}.{key}": key for key in settings}
+    return problems + [
+        f"{path}: all cells share one dense network, and this key would change it. Allowed: keys that start with "
+        f"{', '.join(_AFTER_PRETRAINING)}; for seeds use hedgerow compare --seeds, else a run for each value"
+        for path, key in keys.items()
+        if not key.startswith(_AFTER_PRETRAINING)
+    ]
 
 
 def grid_cells(recipe: Recipe) -> list[dict[str, Any]]:
-    """Return every combination of the grid's values as `{key path: value}`, in the order written."""
-    cells: list[dict[str, Any]] = [{}] if recipe.grid else []
-    for key, values in recipe.grid.items():
-        cells = [{**cell, key: value} for cell in cells for value in values]
+    """Return every combination of the grid's values as `{key path: value}`, in the order written, each once."""
+    cells: list[dict[str, Any]] = []
+    for product in recipe.grid:
+        fresh: list[dict[str, Any]] = [{}]
+        for key, values in product.items():
+            fresh = [{**cell, key: value} for cell in fresh for value in values]
+        cells += [cell for cell in fresh if cell not in cells]
     return cells
+
+
+def settings_of(recipe: Recipe, cell: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes that a grid cell makes to the recipe: its method's own settings, then its values."""
+    method = cell.get("pruning.method", recipe.pruning.method if recipe.pruning else None)
+    return {**recipe.methods.get(str(method), {}), **cell}
 
 
 def apply(raw: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

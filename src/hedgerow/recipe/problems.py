@@ -47,6 +47,11 @@ def _fields_of(schema: Any) -> type[BaseModel] | None:
     return None
 
 
+def _has_keys(annotation: Any) -> bool:
+    inside = typing.get_args(annotation) if typing.get_origin(annotation) is list else (annotation,)
+    return any(typing.get_origin(part) is dict for part in inside)
+
+
 def _keys_at(schema: type[BaseModel], location: Sequence[str]) -> list[str]:
     current: type[BaseModel] | None = schema
     for part in location:
@@ -65,8 +70,8 @@ def _without_union_tags(schema: type[BaseModel], location: list[str]) -> list[st
         if part in fields:
             kept.append(part)
             annotation = fields[part].annotation
-            current, keyed = _fields_of(annotation), typing.get_origin(annotation) is dict
+            current, keyed = _fields_of(annotation), _has_keys(annotation)
         elif current is not None or keyed or part.isdigit():
             kept.append(part)
-            keyed = False
+            keyed = keyed and part.isdigit()  # the number of a mapping in a list comes before its key
     return kept

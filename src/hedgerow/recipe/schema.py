@@ -23,6 +23,7 @@ from hedgerow.training.plan import OptimiserName, ScheduleName, Select
 Exact = Annotated[Fraction, BeforeValidator(parse_fraction), PlainSerializer(str, return_type=str)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+Product = dict[str, Annotated[list[Any], Field(min_length=1)]]
 
 
 class _Section(BaseModel):
@@ -151,7 +152,11 @@ class EvaluationSection(_Section):
 
 
 class Recipe(_Section):
-    """A whole run. With `grid`, a run for every combination of the listed values, on one pretrained network."""
+    """A whole run. With `grid`, a run for every combination of the listed values, on one pretrained network.
+
+    A grid may also be a list of such products, carried out in their order. `methods` holds settings that a method
+    takes wherever a grid or a comparison runs it, as `{method: {key path: value}}`; the grid's own values win.
+    """
 
     name: str
     description: str = ""
@@ -166,7 +171,13 @@ class Recipe(_Section):
     pruning: PruningSection | None = None
     phases: PhasesSection = Field(default_factory=PhasesSection)
     evaluation: EvaluationSection = Field(default_factory=EvaluationSection)
-    grid: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
+    grid: list[Product] = []
+    methods: dict[str, dict[str, Any]] = {}
+
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _one_product(cls, value: Any) -> Any:
+        return ([value] if value else []) if isinstance(value, dict) else value
 
     def dump(self) -> dict[str, Any]:
         """Return the recipe as plain values, with every default written out."""

@@ -17,6 +17,7 @@ from hedgerow.recipe import Recipe, construct, own_options
 from hedgerow.result import LayerCount, PhaseRecord, Result, SparsityCount
 from hedgerow.sparsity import count_nonzero, prunable_weights, total_count
 from hedgerow.sparsity.granularity import WEIGHT
+from hedgerow.training.precision import chosen_precision
 
 
 def describe(
@@ -68,7 +69,7 @@ def describe(
             "cores": os.cpu_count() or 1,
             "threads": torch.get_num_threads(),
             "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-            "training precision": recipe.precision,
+            "training precision": chosen_precision(recipe.precision, device),
         },
     )
 

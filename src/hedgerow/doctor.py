@@ -49,12 +49,11 @@ def _devices() -> Finding:
 def _precision() -> Finding:
     import torch
 
-    fast = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    if torch.cuda.is_available():
-        fast = torch.cuda.is_bf16_supported()
-    found = f"float32{', bf16 in hardware' if fast or amx else ''} ({torch.backends.cpu.get_cpu_capability()})"
-    advice = "" if fast or amx else "precision: bf16 works here, but is not faster than float32"
+    from hedgerow.training.precision import native_bf16
+
+    native = native_bf16(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    found = f"float32{', bf16 in hardware' if native else ''} ({torch.backends.cpu.get_cpu_capability()})"
+    advice = "" if native else "precision: bf16 is emulated here and far slower than float32; leave it or set auto"
     return Finding("precision", True, found, advice)
 
 

@@ -24,6 +24,7 @@ from hedgerow.runfolder import RunFolder, load_weights
 from hedgerow.sparsity import Budget, Masks, prunable_weights
 from hedgerow.threat import ThreatModel
 from hedgerow.training import Display, MetricsFile, Plan, Setting, train
+from hedgerow.training.precision import FABRIC, chosen_precision, emulated
 
 
 @dataclass
@@ -65,6 +66,8 @@ def set_up(recipe: Recipe, path: Path, dataset: Dataset | None = None) -> tuple[
     model = model_of(recipe, data)
     folder.open(recipe)
     bench = Bench(recipe, folder, data, recipe.threat.build(), device_of(recipe), Display(recipe.name))
+    if warning := emulated(recipe.precision, bench.device):
+        bench.display.say(f"{recipe.name} {warning}")
     return bench, model
 
 
@@ -130,7 +133,7 @@ def run_phase(
         seed=recipe.seed,
         phase=name,
         folder=folder.checkpoints,
-        precision={"float32": "32-true", "bf16": "bf16-mixed"}[recipe.precision],
+        precision=FABRIC[chosen_precision(recipe.precision, bench.device)],
         accelerator=bench.device.type,
         channels_last=recipe.channels_last,
         validate=lambda m: quick_accuracy(m, pixels, validation.labels, threat=bench.threat, seed=recipe.seed),

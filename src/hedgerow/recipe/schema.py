@@ -19,6 +19,7 @@ from pydantic import (
 from hedgerow.sparsity import Budget
 from hedgerow.threat import Norm, ThreatModel, parse_fraction
 from hedgerow.training.plan import OptimiserName, ScheduleName, Select
+from hedgerow.training.precision import Precision
 
 Exact = Annotated[Fraction, BeforeValidator(parse_fraction), PlainSerializer(str, return_type=str)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -161,7 +162,7 @@ class Recipe(_Section):
     name: str
     description: str = ""
     seed: int = Field(0, ge=0)
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Precision = "float32"
     channels_last: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataSection = Field(default_factory=DataSection)

@@ -1,8 +1,10 @@
 """Keep a finished run's records under results/, without images or weights, and print its table for the README.
 
     python benchmarks/keep_results.py runs/demo results/digits-demo
+    python benchmarks/keep_results.py runs/compare-digits-methods results/digits-methods
 
-Copied: result.json, recipe.yaml and metrics.jsonl of every cell, the comparison table, and the log if given.
+Copied: result.json, recipe.yaml and metrics.jsonl of every finished cell, the tables, and the log if given. With
+--base also the project's own dense networks, so that a comparison copied back to runs/ goes on with further cells.
 """
 
 from __future__ import annotations
@@ -12,29 +14,46 @@ import csv
 import shutil
 from pathlib import Path
 
+from hedgerow.compare import finished_results, write_summary
 from hedgerow.grid import run_folders
 from hedgerow.report import write_tables
 
 RECORDS = ("recipe.yaml", "result.json", "metrics.jsonl")
 
 
-def keep(run: Path, target: Path, log: Path | None = None) -> Path:
-    """Copy the text records of every finished cell of `run` to `target`; return it."""
-    cells = run_folders(run)
+def keep(run: Path, target: Path, *, log: Path | None = None, base: bool = False) -> Path:
+    """Copy the text records of every finished cell of `run`, a run, a grid or a comparison; return `target`."""
     shutil.rmtree(target, ignore_errors=True)
+    seeds = sorted(run.glob("seed-*"))
+    for grid in seeds:
+        _keep_grid(grid, target / grid.name, base=base)
+    if seeds:
+        write_summary(finished_results(target), target)
+    else:
+        cells = _keep_grid(run, target, base=base)
+        if len(cells) > 1:
+            write_tables(cells, target)
+    if log is not None:
+        shutil.copy(log, target / "log.txt")
+    return target
+
+
+def _keep_grid(run: Path, target: Path, *, base: bool) -> list[Path]:
+    cells = run_folders(run)
     for cell in cells:
-        place = target / cell.name if len(cells) > 1 else target
+        place = target if run in cells else target / cell.name
         place.mkdir(parents=True, exist_ok=True)
         for name in RECORDS:
             if (cell / name).exists():
                 shutil.copy(cell / name, place / name)
     if run not in cells:
         shutil.copy(run / "recipe.yaml", target / "recipe.yaml")
-    if log is not None:
-        shutil.copy(log, target / "log.txt")
-    if len(cells) > 1:
-        write_tables(cells, target)
-    return target
+    network = run / "dense" / "checkpoints" / "pretrain.safetensors"
+    if base and network.exists():
+        (target / "dense" / "checkpoints").mkdir()
+        for kept in network.parent.glob("pretrain*"):
+            shutil.copy(kept, target / "dense" / "checkpoints" / kept.name)
+    return cells
 
 
 def table(folder: Path) -> str:
@@ -58,6 +77,7 @@ if __name__ == "__main__":
     parser.add_argument("run", type=Path)
     parser.add_argument("target", type=Path)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--base", action="store_true", help="keep the dense networks too")
     arguments = parser.parse_args()
-    kept = keep(arguments.run, arguments.target, arguments.log)
+    kept = keep(arguments.run, arguments.target, log=arguments.log, base=arguments.base)
     print(table(kept) if (kept / "comparison.csv").exists() else kept)

@@ -15,9 +15,22 @@ from hedgerow.errors import ModelError
 from hedgerow.models import MODELS, build_model
 from hedgerow.registry import import_folder
 
-NAMES = ["cnn-large", "cnn-small", "resnet18", "resnet20", "vgg16-bn", "wrn-28-4"]
-# The same architecture, narrower, where counts do not matter.
-THIN = {"resnet18": {"width": 8}, "resnet20": {"width": 4}, "wrn-28-4": {"depth": 10, "width": 1}}
+ENSEMBLES = ["en1-resnet20", "en2-resnet20", "en5-resnet20"]
+CONVOLUTIONAL = [
+    *("cnn-large", "cnn-small", *ENSEMBLES, "mobilenet-v2", "preact-resnet18"),
+    *("resnet18", "resnet20", "resnet50", "vgg16-bn", "wrn-28-10", "wrn-28-4"),
+]
+TRANSFORMERS = ["vit-small", "vit-tiny"]
+NAMES = sorted([*CONVOLUTIONAL, *TRANSFORMERS])
+# The same architecture, narrower, where counts do not matter; without noise, which has its own tests.
+THIN = {
+    "mobilenet-v2": {"width": 0.25},
+    **{key: {"width": 8} for key in ["preact-resnet18", "resnet18", "resnet50"]},
+    "resnet20": {"width": 4},
+    **{key: {"hidden": 16, "heads": 2, "depth": 2} for key in TRANSFORMERS},
+    **{key: {"depth": 10, "width": 1} for key in ["wrn-28-10", "wrn-28-4"]},
+    **{name: {"depth": 10, "noise": 0} for name in ENSEMBLES},
+}
 DOCS = Path(__file__).parents[2] / "docs" / "models.md"
 
 
@@ -85,10 +98,13 @@ def test_the_documented_table_equals_the_counted_one():
     rows = re.findall(pattern, DOCS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     assert sorted(row[0] for row in rows) == list(MODELS)
     for name, total, prunable, published, _, smallest in rows:
-        assert (f"{counts(make(name))[0]:,}", f"{counts(make(name))[1]:,}") == (total, prunable)
+        with torch.device("meta"):
+            counted = counts(make(name))
+        assert (f"{counted[0]:,}", f"{counted[1]:,}") == (total, prunable)
         assert published in ("-", prunable)
         side = int(smallest)
-        assert make(name, size=(side, side)).eval()(images(2, size=(side, side))).shape == (2, 10)
+        small = make(name, size=(side, side), **THIN.get(name, {})).eval()
+        assert small(images(2, size=(side, side))).shape == (2, 10)
         if side > 1:
             with pytest.raises(ModelError, match=rf"smallest size that works is {side}x{side}"):
                 make(name, size=(side, side - 1))
@@ -121,7 +137,7 @@ def test_eval_output_of_an_image_does_not_depend_on_its_batch(name):
         torch.testing.assert_close(model(x.flip(0)).flip(0), alone, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_every_network_traces_to_plain_layers_and_sums(name):
     model, x = wrapped(name), images(2)
     traced = fx.symbolic_trace(model)
@@ -129,14 +145,14 @@ def test_every_network_traces_to_plain_layers_and_sums(name):
         assert torch.equal(traced(x), model(x))
     functions = {n.target for n in traced.graph.nodes if n.op in ("call_function", "call_method")}
     assert {f.__name__ for f in functions} <= {"sub", "truediv", "add"}
-    relus = [m for m in model.modules() if isinstance(m, nn.ReLU)]
+    relus = [m for m in model.modules() if isinstance(m, nn.ReLU | nn.ReLU6)]
     assert relus
     assert not any(m.inplace for m in relus)
     called = [n.target for n in traced.graph.nodes if n.op == "call_module"]
     assert len(called) == len(set(called)), "a module called twice cannot be bounded or closed on its own"
 
 
-@pytest.mark.parametrize("name", ["cnn-small", "resnet20"])
+@pytest.mark.parametrize("name", ["cnn-small", "resnet20", "vit-tiny"])
 def test_export_with_a_dynamic_batch(name):
     model = wrapped(name, size=(16, 16))
     batch = torch.export.Dim("batch", min=1, max=1024)
@@ -146,9 +162,9 @@ def test_export_with_a_dynamic_batch(name):
         torch.testing.assert_close(exported(x), model(x))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVOLUTIONAL)
 def test_initial_weights_are_kaiming_and_biases_zero(name):
-    for module in make(name).modules():
+    for module in make(name, **{"resnet50": {"width": 16}, "wrn-28-10": {"width": 2}}.get(name, {})).modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             fan_in = module.weight[0].numel()
             if module.weight.numel() > 5000:
@@ -156,8 +172,9 @@ def test_initial_weights_are_kaiming_and_biases_zero(name):
             assert module.bias is None or not module.bias.any()
 
 
-def test_every_layer_of_a_network_learns():
-    model = make("wrn-28-4", **THIN["wrn-28-4"])
+@pytest.mark.parametrize("name", THIN)
+def test_every_layer_of_a_network_learns(name):
+    model = make(name, **THIN[name])
     model(images(4)).logsumexp(1).sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
@@ -170,6 +187,17 @@ def test_every_layer_of_a_network_learns():
         ("wrn-28-4", {"width": 0}, "factor of at least 1"),
         ("resnet18", {"width": 0}, "at least 1, not 0"),
         ("resnet20", {"width": 1.5}, "at least 1, not 1.5"),
+        ("resnet50", {"width": 0}, "at least 1, not 0"),
+        ("resnet50", {"stem": "small"}, "'resnet50': stem is 'small'; allowed: auto, cifar, imagenet"),
+        ("wrn-28-10", {"depth": 27}, r"6 n \+ 4.*not 27"),
+        ("preact-resnet18", {"width": True}, "width must be a whole number of at least 1, not True"),
+        ("mobilenet-v2", {"width": 0}, "width is 0; it multiplies the channels, a positive number"),
+        ("mobilenet-v2", {"width": float("nan")}, "width is nan"),
+        ("mobilenet-v2", {"stem": "tiny"}, "'mobilenet-v2': stem is 'tiny'"),
+        ("vit-tiny", {"heads": 5}, "5 does not divide 192"),
+        ("vit-tiny", {"depth": 0}, "depth must be a whole number of at least 1, not 0"),
+        ("vit-small", {"patch": 4.0}, "patch must be a whole number of at least 1, not 4.0"),
+        ("vit-small", {"patch": "big"}, "patch must be a whole number of at least 1, not 'big'"),
     ],
 )
 def test_impossible_options_are_refused(name, options, message):

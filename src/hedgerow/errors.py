@@ -28,5 +28,9 @@ class CheckpointError(HedgerowError):
     """A saved file is missing, cut short, or belongs to another run."""
 
 
+class CertificationError(HedgerowError):
+    """A certificate cannot be given: settings out of range, or a model that the proof does not cover."""
+
+
 class NumericsError(HedgerowError):
     """Training produced a value that is not a number; says where, and which checkpoint is still good."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path}: not a whole safetensors file ({error}); it was cut short or is another format. "
             "Delete it, and make it again or resume the run that writes it"
         ) from error
+
+
+def fingerprint(tensors: Iterable[Tensor], text: str = "") -> str:
+    """Return 32 hexadecimal digits that change with any byte of the tensors or of `text`."""
+    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> Path:

@@ -71,10 +71,15 @@ class ThreatModel:
         if self.norm == "linf":
             inside = torch.minimum(torch.maximum(perturbed, original - eps), original + eps)
         else:
-            delta = perturbed - original
-            norms = per_example_norm(delta)
-            inside = original + delta * (eps / norms.clamp_min(1e-12)).clamp_max(1.0)
+            inside = original + self.shorten(perturbed - original)
         return inside.clamp(0.0, 1.0)
+
+    def shorten(self, delta: Tensor) -> Tensor:
+        """Return perturbations `[N, ...]` cut back to the ball around 0, whatever images they are for."""
+        eps = float(self.eps)
+        if self.norm == "linf":
+            return delta.clamp(-eps, eps)
+        return delta * (eps / per_example_norm(delta).clamp_min(1e-12)).clamp_max(1.0)
 
     def random_start(self, original: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return a point drawn uniformly from the ball around each image, cut to the pixel range."""

@@ -13,15 +13,21 @@ from torch import Tensor, nn
 from hedgerow.attacks.crafting import check_images, crafting
 from hedgerow.errors import DataError
 from hedgerow.seeds import derive
+from hedgerow.stochastic import Averaged, averaged
 from hedgerow.threat import ThreatModel
 
 _STANDARD_CLASSES = 10
 _DLR_TARGETED_CLASSES = 4
+_DLR_CLASSES = 3
 
 
-def describe(num_classes: int) -> str:
+def describe(num_classes: int, *, stochastic: bool = False) -> str:
     """Return how the attack runs for this many classes; says when it cannot be the standard protocol."""
     package = f"pyautoattack {version('pyautoattack')}"
+    if stochastic and num_classes >= _DLR_CLASSES:
+        return f"AutoAttack rand ({package}: APGD-CE, APGD-DLR, EOT 20)"
+    if stochastic:
+        return f"APGD-CE with EOT 20 ({package}); not AutoAttack rand, whose APGD-DLR needs 3 classes"
     if num_classes >= _STANDARD_CLASSES:
         return f"AutoAttack standard ({package}: APGD-CE, APGD-T, FAB-T, Square)"
     if num_classes >= _DLR_TARGETED_CLASSES:
@@ -42,6 +48,8 @@ def autoattack(
 ) -> Tensor:
     """Return `[N, ...]` adversarial images of the standard protocol; unbroken examples come back unchanged.
 
+    A stochastic model (one that says so, or `Averaged`) gets the protocol `rand`: gradients are means over the
+    protocol's 20 draws, and an example is broken where the mean logits of the model's own draws say so.
     `x` is `[N, C, H, W]` float32 in [0,1], `y` `[N]` int64 in 0..num_classes-1; `tell` hears of each attack as it
     starts. The global random state, the model's mode, parameters and buffers are as before afterwards. Raises
     `DataError` for bad input.
@@ -58,16 +66,20 @@ def autoattack(
     targets = min(num_classes, _STANDARD_CLASSES) - 1
     found: Tensor
     with crafting(model) as inner, torch.random.fork_rng(), _contained(tell):
+        judge = averaged(inner, seed=seed)
+        rand = isinstance(judge, Averaged)
         attack = AutoAttack(
-            inner,
+            judge,
             norm="Linf" if threat.norm == "linf" else "L2",
             eps=float(threat.eps),
-            version="standard",
+            version="rand" if rand else "standard",
             device=x.device,
             seed=derive(seed, "autoattack") % 2**31,
         )
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
-        if num_classes < _DLR_TARGETED_CLASSES:
+        if rand and num_classes < _DLR_CLASSES:
+            attack.attacks_to_run = ["apgd-ce"]
+        elif not rand and num_classes < _DLR_TARGETED_CLASSES:
             attack.attacks_to_run = ["apgd-ce", "fab-t", "square"]
         found, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
     return found

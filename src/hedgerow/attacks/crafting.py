@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -23,6 +23,18 @@ def bare(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
+def unchanged_buffers(model: nn.Module) -> Iterator[None]:
+    """Put every buffer of `model`, such as running statistics, back on leaving."""
+    saved = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, before in saved:
+            # Past autograd's version counter: a mask that an outer graph holds is the same before and after.
+            buffer.data.copy_(before)
+
+
+@contextmanager
 def crafting(model: nn.Module, mode: Mode = "eval") -> Iterator[nn.Module]:
     """Yield the bare model with weights as constants and every module in `mode`.
 
@@ -31,17 +43,13 @@ def crafting(model: nn.Module, mode: Mode = "eval") -> Iterator[nn.Module]:
     """
     inner = bare(model)
     modes = [(module, module.training) for module in inner.modules()]
-    saved = [(b, b.clone()) for b in inner.buffers()] if mode == "train" else []
     inner.train(mode == "train")
     try:
-        with frozen_weights(inner):
+        with unchanged_buffers(inner) if mode == "train" else nullcontext(), frozen_weights(inner):
             yield inner
     finally:
         for module, training in modes:
             module.training = training
-        for buffer, before in saved:
-            # Past autograd's version counter: a mask that an outer graph holds is the same before and after.
-            buffer.data.copy_(before)
 
 
 def check_images(x: Tensor, y: Tensor | None = None, num_classes: int | None = None) -> None:

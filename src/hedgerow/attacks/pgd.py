@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from hedgerow.attacks.crafting import check_images, crafting
 from hedgerow.attacks.template import ascend
 from hedgerow.seeds import derive
+from hedgerow.stochastic import Averaged, averaged
 from hedgerow.threat import ThreatModel
 
 
@@ -29,19 +30,23 @@ def pgd(
     `x` is `[N, ...]` float in [0,1], `y` `[N]` int64; `step_size` is in pixel units (eps / 4 by default).
     An image that is misclassified as it stands comes back unchanged; an example leaves the work as soon as it
     is broken. Starts are uniform in the ball and drawn from `seed` for all images and restarts alike, so that
-    neither `batch_size` nor the fate of other images changes them. Raises `DataError` for bad pixels or labels.
+    neither `batch_size` nor the fate of other images changes them. A stochastic model is attacked by one draw for
+    each gradient and judged by another, both from `seed`; give it as `Averaged` for the means of several draws.
+    Raises `DataError` for bad pixels or labels.
     """
     check_images(x, y)
     size = float(threat.eps) / 4 if step_size is None else step_size
     adversarial = x.clone()
     with crafting(model) as inner:
-        survivors = torch.cat([inner(xs).argmax(1) == ys for xs, ys in _chunks(x, y, batch_size)])
+        judge = averaged(inner, seed=seed)
+        survivors = torch.cat([judge(xs).argmax(1) == ys for xs, ys in _chunks(x, y, batch_size)])
         for restart in range(restarts):
+            attacked = judge.at("pgd", seed, restart) if isinstance(judge, Averaged) else judge
             generator = torch.Generator(device=x.device).manual_seed(derive(seed, "pgd", restart))
             starts = threat.random_start(x, generator)
             for index in torch.split(survivors.nonzero().flatten(), batch_size):
                 found, broken = _one_restart(
-                    inner, x[index], y[index], starts[index], threat=threat, steps=steps, step_size=size
+                    attacked, x[index], y[index], starts[index], threat=threat, steps=steps, step_size=size
                 )
                 adversarial[index] = found
                 survivors[index[broken]] = False

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from hedgerow.stochastic import Averaged
 from hedgerow.threat import ThreatModel
 
 Index = Tensor | slice
@@ -33,11 +34,13 @@ def ascend(
 
     With `stop`, an example for which it answers True keeps its current point and leaves the batch: one more
     forward after the last step gives the last points their verdict. Call inside `crafting(model)`; it works
-    under `no_grad` too.
+    under `no_grad` too. An `Averaged` model has its gradients averaged over its `eot` draws, others for each step,
+    and `stop` sees the mean logits that judge it; any other model answers once for both.
     """
     if stop is None:
-        for _ in range(steps):
-            start = _step(model, x, start, EVERY, threat=threat, loss=loss, step_size=step_size)
+        for step in range(steps):
+            gradient = _gradient(model, start, EVERY, loss, step)
+            start = _move(start.detach(), gradient, x, threat, step_size)
         return start
     result = start.clone()
     active = torch.arange(len(x), device=x.device)
@@ -45,12 +48,12 @@ def ascend(
     for step in range(steps + 1):
         with torch.set_grad_enabled(step < steps):
             point = point.detach().requires_grad_(step < steps)
-            logits = model(point)
+            logits = model(point.detach() if isinstance(model, Averaged) else point)
         finished = stop(logits.detach(), active)
         if step == steps or finished.all():
             break
         # One graph serves the finished examples too; their gradient is simply not used.
-        (gradient,) = torch.autograd.grad(loss(logits, active).sum(), point)
+        gradient = _gradient(model, point, active, loss, step, logits)
         alive = ~finished
         active = active[alive]
         point = _move(point.detach()[alive], gradient[alive], x[active], threat, step_size)
@@ -58,19 +61,16 @@ def ascend(
     return result
 
 
-def _step(
-    model: nn.Module,
-    x: Tensor,
-    point: Tensor,
-    index: Index,
-    *,
-    threat: ThreatModel,
-    loss: LossHole,
-    step_size: float,
+def _gradient(
+    model: nn.Module, point: Tensor, index: Index, loss: LossHole, step: int, logits: Tensor | None = None
 ) -> Tensor:
-    point = point.detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(loss(model(point), index).sum(), point)
-    return _move(point.detach(), gradient, x, threat, step_size)
+    """Return the gradient of the summed losses at `point`; `logits` are its answer there, if it gave one."""
+    if isinstance(model, Averaged):
+        return model.gradient(lambda drawn: loss(drawn, index).sum(), point, step)
+    if logits is None:
+        point = point.detach().requires_grad_()
+        logits = model(point)
+    return torch.autograd.grad(loss(logits, index).sum(), point)[0]
 
 
 def _move(point: Tensor, gradient: Tensor, x: Tensor, threat: ThreatModel, step_size: float) -> Tensor:

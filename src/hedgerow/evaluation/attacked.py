@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,10 +13,12 @@ from torch import Tensor, nn
 from hedgerow.attacks import autoattack, check_images, crafting, pgd
 from hedgerow.attacks.autoattack import describe
 from hedgerow.errors import CheckpointError, DataError
+from hedgerow.evaluation.judging import describe_judge, judged
 from hedgerow.evaluation.statistics import wilson
-from hedgerow.files import read_tensors, write_tensors
+from hedgerow.files import fingerprint, read_tensors, write_tensors
 from hedgerow.result import Evaluation, Measure, Verdict
 from hedgerow.seeds import derive
+from hedgerow.stochastic import Averaged, averaged
 from hedgerow.threat import ThreatModel
 
 _BALL_TOLERANCE = 1e-6
@@ -25,13 +26,20 @@ _BALL_TOLERANCE = 1e-6
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """What is run: PGD steps and restarts (step eps / 4), AutoAttack or not, images per batch, seed."""
+    """What is run: PGD steps and restarts (step eps / 4), AutoAttack or not, images per batch, seed.
+
+    For stochastic models alone: PGD's gradients are means over `eot` draws, predictions go by the mean logits of
+    `draws` others; 10 each unless said.
+    """
 
     pgd_steps: int = 50
     pgd_restarts: int = 5
     autoattack: bool = True
     batch_size: int = 500
     seed: int = 0
+    # Not in the repr, which is part of a kept batch's identity: there the model's own repr has them.
+    eot: int | None = field(default=None, repr=False)
+    draws: int | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class _Job:
     classes: int
     protocol: Protocol
     tell: Callable[[str], None] | None = field(default=None, repr=False)
+    judge: Averaged | None = field(default=None, repr=False)
 
 
 def evaluate(
@@ -72,6 +81,9 @@ def evaluate(
     batches are kept there and not computed again for the same model, images and protocol; `progress(done,
     total)` is told of each, and `tell` of AutoAttack's own progress. Raises `DataError` for bad pixels or
     labels, or no images.
+
+    A model that is stochastic, says so or gives itself away by answers that vary, is judged by the mean of seeded
+    draws and attacked with gradients averaged over others (`Averaged`; one that is given keeps its own settings).
     """
     protocol = protocol or Protocol()
     check_images(x)
@@ -80,13 +92,15 @@ def evaluate(
         raise DataError("there is no image to evaluate on")
     size = protocol.batch_size
     with crafting(model) as inner, torch.no_grad():
-        job = _Job(threat, inner(x[:1]).shape[1], protocol, tell)
+        judge = judged(inner, x, eot=protocol.eot, draws=protocol.draws, seed=protocol.seed)
+        averaged_one = judge if isinstance(judge, Averaged) else None
+        job = _Job(threat, judge(x[:1]).shape[1], protocol, tell, averaged_one)
         check_images(x, y, job.classes)
         parts = []
         for number, start in enumerate(range(0, len(x), size)):
             path = folder and folder / f"chunk-{number:04d}.safetensors"
             chunk = slice(start, start + size)
-            parts.append(_kept_chunk(inner, x[chunk], y[chunk], job, number, path))
+            parts.append(_kept_chunk(judge, x[chunk], y[chunk], job, number, path))
             if progress:
                 progress(min(start + size, len(x)), len(x))
     merged = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
@@ -98,7 +112,7 @@ def _kept_chunk(
 ) -> dict[str, Tensor]:
     if path is None:
         return _attack_chunk(model, x, y, job, number)
-    identity = _fingerprint([*model.state_dict().values(), x, y], f"{job} {model}")
+    identity = fingerprint([*model.state_dict().values(), x, y], f"{job} {model}")
     try:
         kept, metadata = read_tensors(path)
         if metadata.get("identity") == identity:
@@ -108,13 +122,6 @@ def _kept_chunk(
     found = _attack_chunk(model, x, y, job, number)
     write_tensors(path, found, {"identity": identity, "threat": str(job.threat)})
     return found
-
-
-def _fingerprint(tensors: list[Tensor], text: str) -> str:
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _attack_chunk(model: nn.Module, x: Tensor, y: Tensor, job: _Job, number: int) -> dict[str, Tensor]:
@@ -235,23 +242,30 @@ def verdict(standing: dict[str, bool]) -> Verdict:
 def _how(name: str, job: _Job) -> str:
     protocol, threat = job.protocol, job.threat
     steps = f"PGD-{protocol.pgd_steps} on cross-entropy, step eps/4, {protocol.pgd_restarts} random restarts"
-    return {
+    if job.judge is not None:
+        steps += f", EOT {job.judge.eot}"
+    attack = {
         "clean": "unchanged images",
         "pgd": f"{steps}, {threat}",
-        "autoattack": f"{describe(job.classes)}, {threat}",
+        "autoattack": f"{describe(job.classes, stochastic=job.judge is not None)}, {threat}",
         "worst_case": f"correct under every attack run, {threat}",
     }[name]
+    return attack if job.judge is None else f"{attack}; {describe_judge(job.judge)}"
 
 
 def quick_accuracy(
     model: nn.Module, x: Tensor, y: Tensor, *, threat: ThreatModel, steps: int = 10, seed: int = 0
 ) -> dict[str, float]:
-    """Return `clean` and `robust` accuracy (PGD, one restart), 0 to 1: the yardstick of model selection."""
+    """Return `clean` and `robust` accuracy (PGD, one restart), 0 to 1: the yardstick of model selection.
+
+    A model that says that it is stochastic is attacked and judged by single draws from `seed`.
+    """
     with crafting(model) as inner, torch.no_grad():
-        clean = torch.cat([inner(part).argmax(1) for part in torch.split(x, 500)]) == y
+        judge = averaged(inner, seed=seed)
+        clean = torch.cat([judge(part).argmax(1) for part in torch.split(x, 500)]) == y
         robust = 0
         if clean.any():  # not every model takes an empty batch
-            found = pgd(inner, x[clean], y[clean], threat=threat, steps=steps, restarts=1, seed=seed)
-            kept = torch.cat([inner(part).argmax(1) for part in torch.split(found, 500)]) == y[clean]
+            found = pgd(judge, x[clean], y[clean], threat=threat, steps=steps, restarts=1, seed=seed)
+            kept = torch.cat([judge(part).argmax(1) for part in torch.split(found, 500)]) == y[clean]
             robust = int(kept.sum())
     return {"clean": clean.sum().item() / len(y), "robust": robust / len(y)}

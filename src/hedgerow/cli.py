@@ -109,6 +109,46 @@ def evaluate(
 
 
 @app.command()
+def certify(  # noqa: PLR0913
+    target: Annotated[Path, typer.Argument(metavar="DIR|MODEL", help="A run folder or a file of weights.")],
+    *,
+    method: Annotated[str, typer.Option(help="smoothing, or package.module:name of your own.")] = "smoothing",
+    sigma: Annotated[float | None, typer.Option(help="Smoothing: spread of the noise, pixel units.")] = None,
+    n0: Annotated[int | None, typer.Option(help="Smoothing: draws that select a class (100).")] = None,
+    n: Annotated[int | None, typer.Option("--n", help="Smoothing: draws that certify it (10000).")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Smoothing: chance of a wrong radius (0.001).")] = None,
+    examples: Annotated[int | None, typer.Option(help="Test images (default: those of the evaluation).")] = None,
+    radii: Annotated[str, typer.Option(help="Radii for the table, such as 0,110/255,0.5.")] = "",
+    shard: Annotated[str, typer.Option(metavar="I/N", help="The I-th of N parts; the last one merges.")] = "1/1",
+    minutes: Annotated[float | None, typer.Option(help="Stop after so long; go on later.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="For a file of weights: model, data and seed.")] = None,
+    changes: Changes = None,
+    out: Annotated[Path | None, typer.Option(help="Folder (default: certify-METHOD-... in the run).")] = None,
+) -> None:
+    """Prove how far around each test image no attacker can change the class. Goes on where it stopped."""
+    from hedgerow.certification import Order, certify_target, parse_radii, summary_lines
+    from hedgerow.certify import Shard
+
+    given = {"sigma": sigma, "n0": n0, "n": n, "alpha": alpha}
+    order = Order(
+        method=method,
+        options={name: value for name, value in given.items() if value is not None},
+        examples=examples,
+        radii=parse_radii(radii),
+        shard=Shard.parse(shard),
+        minutes=minutes,
+    )
+    tell = functools.partial(typer.echo, err=True)
+    with _stoppable("the same command"):
+        done = certify_target(target, order, recipe=recipe, changes=parse_changes(changes), out=out, tell=tell)
+    if done.record is None:
+        typer.echo(f"{done.known} of {done.total} images done; go on with the same command, or the other shards")
+    else:
+        typer.echo("\n".join(summary_lines(done.record, every=1 if radii else 5)))
+    typer.echo(f"folder: {done.folder}")
+
+
+@app.command()
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="Run folders to compare.")],
     out: Annotated[Path | None, typer.Option(help="The page (default: report.html in the first DIR).")] = None,
@@ -136,6 +176,14 @@ def recipes() -> None:
     for name, path in shipped_recipes().items():
         description = yaml.safe_load(path.read_text(encoding="utf-8")).get("description", "")
         typer.echo(f"{name:<34} {' '.join(description.split())}")
+
+
+@app.command()
+def methods() -> None:
+    """Print which pruning method goes with which granularity and distribution, and why others do not."""
+    from hedgerow.pruners.combinations import markdown
+
+    typer.echo(markdown(), nl=False)
 
 
 @app.command()

@@ -10,7 +10,7 @@ from typing import Any
 from hedgerow.errors import CheckpointError, RecipeError
 from hedgerow.files import write_text
 from hedgerow.pipeline import Bench, dataset_of, device_of, evaluate_model, model_of
-from hedgerow.recipe import apply, load_recipe, parse_recipe
+from hedgerow.recipe import Recipe, apply, load_recipe, parse_recipe
 from hedgerow.report import write_report
 from hedgerow.result import Evaluation, load_result
 from hedgerow.runfolder import RunFolder, load_weights
@@ -23,18 +23,8 @@ def evaluate_target(target: Path, recipe: str | None, changes: Mapping[str, Any]
     A run folder's `result.json` and page are brought up to date; `out` takes the record of a weights file.
     Raises `CheckpointError` for an unfinished run or unreadable weights.
     """
-    if target.is_dir():
-        folder = RunFolder(target)
-        weights = folder.model
-        if not weights.exists():
-            raise CheckpointError(f"{target}: has no finished network yet: hedgerow resume {target}")
-        result = load_result(target)
-        loaded = parse_recipe(apply(folder.read_recipe().dump(), changes), str(folder.recipe))
-    else:
-        weights = target
-        if recipe is None:
-            raise RecipeError(str(target), ["a file of weights needs --recipe: which model, data and threat"])
-        loaded = load_recipe(recipe, changes)
+    loaded, weights = read_target(target, recipe, changes)
+    result = load_result(target) if target.is_dir() else None
     with tempfile.TemporaryDirectory() as scratch:
         place = RunFolder(target if target.is_dir() else Path(scratch))
         data = dataset_of(loaded)
@@ -42,10 +32,25 @@ def evaluate_target(target: Path, recipe: str | None, changes: Mapping[str, Any]
         model = model_of(loaded, data)
         load_weights(model, weights)
         record = evaluate_model(bench, model).record
-    if target.is_dir():
+    if result is not None:
         result.evaluation = record
         result.save(RunFolder(target).result)
         write_report([target], RunFolder(target).report)
     if out is not None:
         write_text(out, record.model_dump_json(indent=1) + "\n")
     return record
+
+
+def read_target(target: Path, recipe: str | None, changes: Mapping[str, Any]) -> tuple[Recipe, Path]:
+    """Return the recipe, with its changes, and the weights of a run folder, or of a weights file under `recipe`.
+
+    Raises `CheckpointError` for an unfinished run, `RecipeError` for a weights file without a recipe.
+    """
+    if not target.is_dir():
+        if recipe is None:
+            raise RecipeError(str(target), ["a file of weights needs --recipe: which model, data and threat"])
+        return load_recipe(recipe, changes), target
+    folder = RunFolder(target)
+    if not folder.model.exists():
+        raise CheckpointError(f"{target}: has no finished network yet: hedgerow resume {target}")
+    return parse_recipe(apply(folder.read_recipe().dump(), changes), str(folder.recipe)), folder.model

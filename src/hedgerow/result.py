@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hedgerow.errors import CheckpointError
 from hedgerow.files import write_text
+from hedgerow.threat import Norm
 
 SCHEMA = 1
 
@@ -75,6 +76,40 @@ class Evaluation(_Record):
     checks: dict[str, bool] = Field(default_factory=dict, description="integrity checks that were run")
 
 
+class Certificate(_Record):
+    """What is proved of one image: every image closer than `radius` is of class `prediction`; null: nothing."""
+
+    example: int = Field(description="position of the image in the split")
+    label: int
+    prediction: int | None
+    radius: float
+    answer: int = Field(description="the plain prediction, with no proof")
+    evidence: dict[str, Any] = Field(description="what the method counted or computed")
+
+
+class AtRadius(Measure):
+    """Certified accuracy: the share of images with the right class proved to `radius` or farther."""
+
+    radius: float
+
+
+class Certification(_Record):
+    """Certificates of one network on one split, and what they add up to."""
+
+    schema_version: int = SCHEMA
+    method: str
+    norm: Norm
+    settings: dict[str, Any] = Field(description="all that the evidence depends on beside network and images")
+    how: str
+    network: str = Field(description="fingerprint of the weights")
+    split: str
+    plain: dict[str, Measure] = Field(description="accuracy of the plain predictions, by its name")
+    curve: list[AtRadius]
+    abstained: int = Field(description="images of which nothing is proved, of any class")
+    checks: dict[str, bool]
+    certificates: list[Certificate]
+
+
 class PhaseRecord(_Record):
     """One finished training phase."""
 
@@ -84,6 +119,7 @@ class PhaseRecord(_Record):
     images_per_second: float
     objective: str
     selected_epoch: int | None = None
+    alarm_epoch: int | None = Field(None, description="first epoch in which robust accuracy had collapsed")
 
 
 class Result(_Record):

@@ -93,6 +93,11 @@ def inline(svg: bytes, name: str, label: str) -> Markup:
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 
 
+def standalone(svg: Markup) -> str:
+    """Return a drawn figure as the content of a file of its own, which needs what a page does without."""
+    return str(svg).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+
+
 def plain_ticks(axes: Axes) -> None:
     """Remove the tick marks; the grid is enough."""
     axes.tick_params(length=0, which="both")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hedgerow.report.canvas import MARKERS, PALETTE, draw
+from hedgerow.report.canvas import MARKERS, PALETTE, draw, standalone
 from hedgerow.report.plots import density_axis
 
 if TYPE_CHECKING:
@@ -38,5 +38,4 @@ def means_plot(lines: Mapping[str, Sequence[tuple[float, float, float]]], title:
         f"{method}: " + ", ".join(f"{100 * m:.1f} % at density {100 * d:.2f} %" for d, m, _ in dots)
         for method, dots in lines.items()
     )
-    drawn = str(draw("means", f"{title} against density. {words}", (6.5, 4.2), paint))
-    return drawn.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)  # a file of its own needs it
+    return standalone(draw("means", f"{title} against density. {words}", (6.5, 4.2), paint))

@@ -104,6 +104,7 @@ def phases(runs: Sequence[Run]) -> list[dict[str, Any]]:
             "objective": printable(phase.objective),
             "epochs": phase.epochs,
             "kept": phase.selected_epoch,
+            "alarm": phase.alarm_epoch,
             "time": duration(phase.seconds),
             "exact": f"{phase.seconds:.1f} s",
             "speed": f"{phase.images_per_second:,.0f}",

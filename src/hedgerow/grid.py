@@ -126,7 +126,7 @@ def one_phase(recipe: Recipe, changes: Mapping[str, Any]) -> dict[str, Any]:
     """
     phases = recipe.phases
     epochs = phases.pretrain.epochs + phases.prune.epochs + phases.finetune.epochs
-    training = phases.pretrain.model_dump(mode="json", exclude={"epochs", "reuse", "select"})
+    training = phases.pretrain.model_dump(mode="json", exclude={"epochs", "reuse", "select", "ema"})
     asked = {key: value for key, value in changes.items() if key.startswith(_PRUNE) and key != f"{_PRUNE}epochs"}
     return {
         "phases.pretrain.epochs": 0,

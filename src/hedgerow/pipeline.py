@@ -140,6 +140,8 @@ def run_phase(
         listeners=(MetricsFile(folder.metrics), bench.display),
     )
     out = train(model, bench.dataset.train, objective, plan=plan, pruner=pruner, budget=budget, setting=setting)
+    for remark in pruner.remarks:
+        bench.display.say(f"{recipe.name} {name}: {remark}")
     record = PhaseRecord(
         name=name,
         epochs=out.epochs,
@@ -147,6 +149,7 @@ def run_phase(
         images_per_second=out.images / max(out.seconds, 1e-9),
         objective=title,
         selected_epoch=out.selected_epoch,
+        alarm_epoch=out.alarm_epoch,
     )
     folder.save_phase(record, model, out.masks)
     for leftover in folder.checkpoints.glob(f"{name}-*.pt"):
@@ -169,6 +172,8 @@ def evaluate_model(bench: Bench, model: nn.Module) -> Evaluated:
             autoattack=section.autoattack,
             batch_size=section.batch_size,
             seed=recipe.seed,
+            eot=section.eot,
+            draws=section.draws,
         ),
         folder=bench.folder.evaluation,
         progress=lambda done, total: bench.display.say(f"{recipe.name} evaluated {done}/{total} images"),

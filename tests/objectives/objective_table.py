@@ -12,13 +12,23 @@ from hedgerow.objectives import OBJECTIVES
 from hedgerow.threat import ThreatModel
 
 THREAT = ThreatModel("linf", "1/10")
+EXTRAS: dict[str, dict[str, Any]] = {"awp": {"awp": 0.02}, "smoothed": {"label_smoothing": 0.1}}
+
+
+def takes(name: str, option: str) -> bool:
+    return option in inspect.signature(OBJECTIVES[name]).parameters
+
+
+# Every objective as it is, and with each option that several of them share: `trades+awp`.
+CASES = [*OBJECTIVES, *(f"{n}+{e}" for e, given in EXTRAS.items() for n in OBJECTIVES if takes(n, *given))]
 
 
 def make(name: str, threat: ThreatModel = THREAT, **options: Any) -> Any:
-    """An objective by its registered name; options that it does not take are left out."""
+    """An objective by its registered name or its case; options that it does not take are left out."""
+    name, _, extra = name.partition("+")
     kind = OBJECTIVES[name]
     accepted = inspect.signature(kind).parameters
-    wanted = {"threat": threat, "steps": 3, **options}
+    wanted = {"threat": threat, "steps": 3, **EXTRAS.get(extra, {}), **options}
     return kind(**{key: value for key, value in wanted.items() if key in accepted})
 
 

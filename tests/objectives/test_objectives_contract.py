@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from objective_table import THREAT, batch, buffers, dice, gradients, make, network, same
+from objective_table import CASES, THREAT, batch, buffers, dice, gradients, make, network, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,15 +16,17 @@ def full_masks(model: nn.Module) -> dict[str, Tensor]:
     return {n: torch.ones(w.dense.shape, dtype=torch.bool) for n, w in prunable_weights(model).items()}
 
 
-every_objective = pytest.mark.parametrize("name", list(OBJECTIVES))
+every_objective = pytest.mark.parametrize("name", CASES)
 crafting_objective = pytest.mark.parametrize("name", [n for n in OBJECTIVES if hasattr(OBJECTIVES[n], "craft")])
 
 # Objectives that become plain cross-entropy on clean images when the attacker can do nothing.
-CROSS_ENTROPY_AT_ZERO = ["natural", "pgd-at", "trades"]
+CROSS_ENTROPY_AT_ZERO = ["natural", "pgd-at", "trades", "fast-at", "free-at"]
 
 
 def test_the_table_holds_the_known_objectives() -> None:
-    assert set(CROSS_ENTROPY_AT_ZERO) <= set(OBJECTIVES)
+    assert {*CROSS_ENTROPY_AT_ZERO, "mart", "hybrid"} <= set(OBJECTIVES)
+    assert {f"{n}+awp" for n in ("pgd-at", "trades", "mart", "hybrid", "fast-at")} <= set(CASES)
+    assert {f"{n}+smoothed" for n in ("natural", "pgd-at", "trades", "hybrid", "fast-at")} <= set(CASES)
     assert all(OBJECTIVES.summary(name) for name in OBJECTIVES)
 
 
@@ -72,12 +74,23 @@ def test_the_two_crafting_modes_differ(name: str) -> None:
     assert losses[0] != losses[1]
 
 
-@pytest.mark.parametrize(("name", "forwards"), [("natural", 1), ("pgd-at", 1), ("trades", 2)])
+FORWARDS = {"natural": 1, "pgd-at": 1, "trades": 2, "hybrid": 2, "mart": 2, "fast-at": 1, "free-at": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "forwards"), [(case, n) for case in CASES if (n := FORWARDS.get(case.partition("+")[0]))]
+)
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_batch_norm_sees_the_training_forwards_only(name: str, forwards: int, mode: str) -> None:
     model = network()
     make(name, craft_mode=mode)(model, *batch(), dice())
     assert model[1].num_batches_tracked == forwards
+
+
+@every_objective
+def test_who_attacks_reports_the_accuracy_under_attack(name: str) -> None:
+    _, scalars = make(name)(network(), *batch(), dice())
+    assert ("attacked_accuracy" in scalars) == (name.partition("+")[0] not in ("natural", "smoothing"))
 
 
 @every_objective

@@ -49,7 +49,8 @@ def test_its_ends_are_adversarial_and_natural_training_bit_for_bit(beta: float) 
     assert torch.equal(loss, expected)
     assert same(gradients(model, loss), gradients(other, expected))
     assert scalars["train_accuracy"] == known["train_accuracy"]
-    assert set(scalars) == {"train_accuracy", "natural" if beta else "robust"}
+    assert set(scalars) == {*known, "natural" if beta else "robust"}
+    assert ("attacked_accuracy" in scalars) == (beta == 0)
     assert model[1].num_batches_tracked == 1
 
 

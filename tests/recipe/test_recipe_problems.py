@@ -56,7 +56,7 @@ def test_missing_keys(problems: Problems) -> None:
         ({"phases": {"prune": {"lr": [1]}}}, "phases.prune.lr = [1]: Input should be a valid number"),
         ({"data": "digits"}, "data = 'digits': Input should be a valid dictionary"),
         ({"data": {"validation": "half"}}, "data.validation = 'half': Input should be a valid"),
-        ({"precision": "fp8"}, "precision = 'fp8': Input should be 'float32' or 'bf16'"),
+        ({"precision": "fp8"}, "precision = 'fp8': Input should be 'auto', 'float32' or 'bf16'"),
         (
             {"phases": {"prune": {"optimizer": "sdg"}}},
             "phases.prune.optimizer = 'sdg': Input should be 'sgd', 'adam'",
@@ -162,8 +162,8 @@ def test_an_unknown_part_is_answered_with_all_there_are(problems: Problems) -> N
 def test_a_misspelt_objective_option(problems: Problems) -> None:
     (problem,) = problems({"objective": {"name": "trades", "betta": 3}})
     assert problem == (
-        "objective.betta: unknown key (value 3); did you mean 'beta'? Allowed here: beta, craft_mode, name, "
-        "step_size, steps"
+        "objective.betta: unknown key (value 3); did you mean 'beta'? Allowed here: awp, beta, craft_mode, "
+        "label_smoothing, name, step_size, steps"
     )
 
 

@@ -1,12 +1,28 @@
 """Objectives: what to be robust against, as a training loss; one file each."""
 
-from hedgerow.objectives.base import OBJECTIVES, Objective, Scalars
+from hedgerow.objectives.base import OBJECTIVES, Objective, Scalars, replays_of, restore, state_of
 from hedgerow.registry import import_folder
 
 import_folder(__name__, list(__path__))
 
+from hedgerow.objectives.fast_at import FastAdversarialTraining  # noqa: E402
+from hedgerow.objectives.free_at import FreeAdversarialTraining  # noqa: E402
+from hedgerow.objectives.mart import Mart  # noqa: E402
 from hedgerow.objectives.natural import Natural  # noqa: E402
 from hedgerow.objectives.pgd_at import PGDAdversarialTraining  # noqa: E402
 from hedgerow.objectives.trades import Trades  # noqa: E402
 
-__all__ = ["OBJECTIVES", "Natural", "Objective", "PGDAdversarialTraining", "Scalars", "Trades"]
+__all__ = [
+    "OBJECTIVES",
+    "FastAdversarialTraining",
+    "FreeAdversarialTraining",
+    "Mart",
+    "Natural",
+    "Objective",
+    "PGDAdversarialTraining",
+    "Scalars",
+    "Trades",
+    "replays_of",
+    "restore",
+    "state_of",
+]

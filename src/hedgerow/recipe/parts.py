@@ -43,7 +43,41 @@ def part_problems(raw: Mapping[str, Any]) -> list[str]:
         values = _dig(raw, path)
         if isinstance(values, Mapping):
             problems += _problems_of(path, key, registry, section, values, context if build else None)
-    return problems
+    return problems + _average_problems(raw) + _combination_problems(raw)
+
+
+def _combination_problems(raw: Mapping[str, Any]) -> list[str]:
+    """Say why a method's granularity does not go with the distribution or the sparsity asked for, if it does not."""
+    from hedgerow.pruners import PRUNERS, Pruner
+    from hedgerow.pruners.combinations import refusal
+    from hedgerow.sparsity import DISTRIBUTIONS
+
+    try:
+        section = PruningSection.model_validate(_dig(raw, "pruning"))
+        DISTRIBUTIONS[section.distribution]
+        pruner = construct(PRUNERS[section.method], own_options(section), seed=0)
+    except (ValueError, TypeError, HedgerowError):
+        return []  # reported already
+    if not isinstance(pruner, Pruner):
+        return []
+    reason = refusal(type(pruner), pruner.granularity, section.distribution, section.sparsity)
+    return [f"pruning: {reason}"] if reason else []
+
+
+def _average_problems(raw: Mapping[str, Any]) -> list[str]:
+    from hedgerow.pruners import PRUNERS
+
+    ema, method = _dig(raw, "phases.prune.ema"), _dig(raw, "pruning.method")
+    try:
+        pruner = PRUNERS[method] if ema is not None and isinstance(method, str) else None
+    except UnknownNameError:
+        return []  # reported already
+    if pruner is None or not getattr(pruner, "learns", False) or pruner.averages:
+        return []
+    return [
+        f"phases.prune.ema = {ema!r}: {method} moves its masks while it trains, and the average of networks with "
+        "different masks is none of them. Leave it out here; phases.pretrain and phases.finetune may have it"
+    ]
 
 
 def _unknown_names(raw: Mapping[str, Any]) -> list[str]:

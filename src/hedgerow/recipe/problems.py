@@ -28,8 +28,16 @@ def describe_errors(
             lines[f"{path}: required, and missing"] = None
         else:
             message = problem["msg"].removeprefix("Value error, ")
+            if location[-1:] == ["granularity"] and isinstance(problem["input"], int):
+                message += _in_quotes(problem["input"])
             lines[f"{path} = {problem['input']!r}: {message}"] = None
     return list(lines)
+
+
+def _in_quotes(number: int) -> str:
+    """Return what to write for `n:m`, which YAML takes for a number to the base 60."""
+    pattern = ":".join(map(str, divmod(number, 60)))
+    return f'; YAML takes {pattern} for a number, so a pattern needs quotes: granularity: "{pattern}"'
 
 
 def describe_failure(path: str, options: Mapping[str, Any], error: Exception) -> str:

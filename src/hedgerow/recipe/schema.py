@@ -95,7 +95,7 @@ class PruningSection(_Section):
 
 
 class PhaseSection(_Section):
-    """One training phase; `objective` overrides the recipe's."""
+    """One training phase; `objective` overrides the recipe's, `ema` is the decay of an average of the weights."""
 
     epochs: int = Field(ge=0)
     lr: float = Field(gt=0)
@@ -106,6 +106,7 @@ class PhaseSection(_Section):
     schedule: ScheduleName = "cosine"
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     select: Select = "best"
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = None
     objective: ObjectiveSection | None = None
 
 
@@ -142,12 +143,18 @@ class PhasesSection(_Section):
 
 
 class EvaluationSection(_Section):
-    """What the finished network is put through; `examples` test images, all of them when null."""
+    """What the finished network is put through; `examples` test images, all of them when null.
+
+    `eot` and `draws` are of stochastic networks alone: the draws that PGD's gradients are averaged over, and those
+    whose mean logits predict; 10 each when null.
+    """
 
     examples: Count | None = None
     pgd_steps: Count = 50
     pgd_restarts: Count = 5
     autoattack: bool = True
+    eot: Count | None = None
+    draws: Count | None = None
     batch_size: Count = 500
     gallery: int = Field(24, ge=0)
 

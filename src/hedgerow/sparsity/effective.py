@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from hedgerow.errors import ModelError
-from hedgerow.sparsity.layers import PrunableWeight
+from hedgerow.sparsity.layers import PrunableWeight, held_attributes, prunable_weights
 from hedgerow.sparsity.mask import Masks, match
 
 
@@ -80,13 +80,15 @@ def detach(weight: PrunableWeight) -> None:
         with torch.no_grad():
             plain.copy_(value)
         plain.requires_grad_(trainable)
-        _put_first(weight.module, weight.attribute)
+        _restore_order(weight.module)
 
 
-def _put_first(module: nn.Module, attribute: str) -> None:
-    # Registered anew it would stand behind the bias, and an optimiser's saved state goes by position.
-    others = {name: module._parameters.pop(name) for name in list(module._parameters) if name != attribute}
-    module._parameters.update(others)
+def _restore_order(module: nn.Module) -> None:
+    # Registered anew a weight would stand behind the bias, and an optimiser's saved state goes by position.
+    first = [name for name in held_attributes(module) if name in module._parameters]
+    order = dict.fromkeys([*first, *module._parameters])
+    parameters = {name: module._parameters.pop(name) for name in order}
+    module._parameters.update(parameters)
 
 
 def attach_masks(model: nn.Module, masks: Mapping[str, Tensor]) -> None:
@@ -128,6 +130,41 @@ def shared_weights(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def replaced_weights(model: nn.Module, values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let the layers of `model` use `values` (by weight name) in place of their own weights in forwards inside.
+
+    Gradients go to whatever the values were computed from. Only for forwards: while plain weights are replaced
+    they are no parameters of the model. Raises `ModelError` for a weight under a parametrization not of ours.
+    """
+    weights = prunable_weights(model)
+    unknown = [name for name in values if name not in weights]
+    if unknown:
+        raise ModelError(f"the model has no prunable weight {', '.join(unknown[:5])}; it has {', '.join(weights)}")
+    slots = [_slot(weights[name]) for name in values]
+    before = [holder[key] for holder, key in slots]
+    try:
+        for (holder, key), value in zip(slots, values.values(), strict=True):
+            holder[key] = value
+        yield
+    finally:
+        for (holder, key), original in zip(slots, before, strict=True):
+            holder[key] = original
+
+
+def _slot(weight: PrunableWeight) -> tuple[dict[str, Tensor | None], str]:
+    """Return the dictionary and the key in it from which a layer takes its weight."""
+    if not parametrize.is_parametrized(weight.module, weight.attribute):
+        return cast("dict[str, Tensor | None]", weight.module._parameters), weight.attribute
+    steps = list(cast(nn.ModuleDict, weight.module.parametrizations)[weight.attribute].children())
+    if len(steps) != 1 or not isinstance(steps[0], EffectiveWeight):
+        raise ModelError(
+            f"{weight.name} is parametrized by {', '.join(type(step).__name__ for step in steps)}, and its weight "
+            "cannot be replaced; remove that parametrization first"
+        )
+    return vars(steps[0]), "_shared"
+
+
+@contextmanager
 def sparse_view(model: nn.Module) -> Iterator[None]:
     """See the sparse network inside: what a method that trains a dense proxy (RVSM, ADMM) would hand over now."""
     ours = [p for p, _ in effective_weights(model)]
@@ -166,7 +203,9 @@ def frozen_weights(model: nn.Module) -> Iterator[None]:
 def read_masks(model: nn.Module) -> Masks:
     """Return the masks of all `MaskedWeight`s attached to `model`, by weight name."""
     return {
-        name.replace(".parametrizations", "").removesuffix(".0"): module.mask
-        for name, module in model.named_modules()
-        if isinstance(module, MaskedWeight)
+        name: step.mask
+        for name, weight in prunable_weights(model).items()
+        if parametrize.is_parametrized(weight.module, weight.attribute)
+        for step in cast(nn.ModuleDict, weight.module.parametrizations)[weight.attribute].children()
+        if isinstance(step, MaskedWeight)
     }

@@ -1,8 +1,9 @@
 """Training: one loop, its settings, its checkpoints and who listens to it."""
 
 from hedgerow.training.listeners import Display, MetricsFile, read_metrics
-from hedgerow.training.loop import Listener, Metrics, Outcome, Setting, train
+from hedgerow.training.loop import train
 from hedgerow.training.plan import Plan, build_optimizer, learning_rate
+from hedgerow.training.setting import Listener, Metrics, Outcome, Setting
 
 __all__ = [
     "Display",

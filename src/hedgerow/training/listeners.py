@@ -13,8 +13,8 @@ from torch import Tensor
 
 from hedgerow.files import write_text
 from hedgerow.pruners import Progress as Position
-from hedgerow.training.loop import Metrics
 from hedgerow.training.plan import Plan
+from hedgerow.training.setting import Metrics
 from hedgerow.training.state import Standing
 
 
@@ -62,7 +62,7 @@ class Display:
     def start(self, phase: str, plan: Plan, standing: Standing, steps: int) -> None:
         """Open the phase's bar where the phase stands."""
         self.phase, self.images, self.since = phase, 0, time.monotonic()
-        self.scores = ""
+        self.scores, self.alarmed = "", False
         if not self.console.is_terminal:
             return
         self.bar = Progress(
@@ -91,7 +91,7 @@ class Display:
             self.bar.update(self.task, scores=f"loss {loss.item():.3f} {self.scores} {speed:,.0f} img/s")
 
     def epoch(self, metrics: Metrics) -> None:
-        """Show validation scores; close the bar after the last epoch."""
+        """Show validation scores, and an alarm once a phase; close the bar after the last epoch."""
         if "clean" in metrics:
             self.scores = f"clean {metrics['clean']:.1%} robust {metrics['robust']:.1%}"
         if self.bar is None:
@@ -102,6 +102,9 @@ class Display:
             )
         elif metrics["epoch"] == metrics["epochs"]:
             self.close()
+        if "alarm" in metrics and not self.alarmed:
+            self.alarmed = True
+            self.say(f"ALARM {self.title} {metrics['phase']}, epoch {metrics['epoch']}: {metrics['alarm']}")
 
     def say(self, text: str) -> None:
         """Print one line beside the bar."""

@@ -2,79 +2,51 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from hedgerow.data import Split, epoch_batches, steps_per_epoch
-from hedgerow.errors import NumericsError
-from hedgerow.objectives import Objective
+from hedgerow.errors import ModelError, NumericsError
+from hedgerow.objectives import Objective, replays_of
 from hedgerow.pruners import Dense, Progress, Pruner
 from hedgerow.seeds import derive, generator
-from hedgerow.sparsity import Budget, Masks, shared_weights, sparse_view
+from hedgerow.sparsity import Budget, shared_weights, sparse_view
+from hedgerow.training.alarm import describe_collapse, has_collapsed
+from hedgerow.training.average import Average
 from hedgerow.training.plan import Plan, all_finite, build_optimizer, learning_rate, set_learning_rate
-from hedgerow.training.state import CheckpointFiles, Standing, load_best, load_state, save_best, save_state
+from hedgerow.training.setting import Metrics, Outcome, Setting
+from hedgerow.training.state import (
+    CheckpointFiles,
+    Parts,
+    Standing,
+    load_best,
+    load_state,
+    save_best,
+    save_state,
+)
 
-Metrics = dict[str, Any]
 _LOOK_FOR_NAN_EVERY = 50  # steps, on a device where looking means waiting for it
 
 
-class Listener(Protocol):
-    """Whoever wants to know how training goes: a log, a progress bar."""
-
-    def start(self, phase: str, plan: Plan, standing: Standing, steps: int) -> None:
-        """A phase starts, or goes on at `standing`; each epoch has `steps` steps."""
-
-    def step(self, progress: Progress, images: int, loss: Tensor) -> None:
-        """An optimiser step was taken on `images` images."""
-
-    def epoch(self, metrics: Metrics) -> None:
-        """An epoch has ended and was validated."""
-
-
-@dataclass(kw_only=True)
-class Setting:
-    """Where and how a phase runs. `validate(model)` returns `clean` and `robust` validation accuracy, 0 to 1."""
-
-    seed: int = 0
-    phase: str = "train"
-    folder: Path | None = None
-    precision: str = "32-true"
-    accelerator: str = "auto"
-    channels_last: bool = False
-    save_every: float = 300.0
-    validate: Callable[[nn.Module], dict[str, float]] | None = None
-    listeners: tuple[Listener, ...] = ()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished phase: the masks, what was selected, and what it took."""
-
-    masks: Masks
-    epochs: int
-    seconds: float = 0.0
-    images: int = 0
-    selected_epoch: int | None = None
-
-
 @dataclass
-class _Run:
-    """The moving parts of one phase."""
+class _Run(Parts):
+    """The parts of one phase, where it stands, and what it is trained with."""
 
-    model: nn.Module
-    wrapped: nn.Module
-    optimizer: Optimizer
-    stepper: Any
-    fabric: Any
-    standing: Standing
+    wrapped: nn.Module = field(kw_only=True)
+    stepper: Any = field(kw_only=True)
+    fabric: Any = field(kw_only=True)
+    plan: Plan = field(kw_only=True)
+    setting: Setting = field(kw_only=True)
+    files: CheckpointFiles = field(kw_only=True)
+    steps: int = field(kw_only=True)
+    standing: Standing = field(default_factory=Standing)
     sums: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
 
@@ -91,36 +63,41 @@ def train(
 ) -> Outcome:
     """Train `model` on `split` and return the masks; the model is left plain, with exact zeros baked in.
 
-    With a folder in `setting` the phase is checkpointed at every epoch end and every `save_every` seconds, and
-    goes on from there, bit for bit, when called again. Raises `NumericsError` when the loss is no longer a
-    number (the last good checkpoint stays), `CheckpointError` for a broken or foreign checkpoint.
+    An epoch takes `replays` optimiser steps on every batch, 1 unless the objective says otherwise; all of them
+    count for the learning rate and for the pruner. With a folder in `setting` the phase is checkpointed at every
+    epoch end and every `save_every` seconds, and goes on from there, bit for bit, when called again. Raises
+    `NumericsError` when the loss is no longer a number (the last good checkpoint stays), `CheckpointError` for a
+    broken or foreign checkpoint, `ModelError` for an average of weights (`plan.ema`) whose masks move.
     """
     setting = setting or Setting()
     pruner = pruner or Dense()
-    pruner.attach(model, budget or Budget(0))  # hook 1
+    if plan.ema is not None and pruner.learns and not pruner.averages:
+        raise ModelError(
+            f"{type(pruner).__name__} moves its masks while it trains, and the average of networks with different "
+            "masks is none of them: leave ema out of this phase"
+        )
+    pruner.attach(model, budget or Budget(0), example=split.pixels(slice(0, 1)))  # hook 1
     if plan.epochs == 0 or not pruner.learns:
         return Outcome(pruner.finish(), 0)
-    files = CheckpointFiles(setting.folder, setting.phase)
-    steps = steps_per_epoch(len(split), plan.batch_size)
-    run = _prepare(model, pruner, plan, setting)
+    run = _prepare(model, split, objective, pruner, plan, setting)
     split = split.to(run.fabric.device)
     with torch.random.fork_rng():
-        run.standing = load_state(files, model, run.optimizer, pruner) or run.standing
+        run.standing = load_state(run.files, run) or run.standing
         for listener in setting.listeners:
-            listener.start(setting.phase, plan, run.standing, steps)
+            listener.start(setting.phase, plan, run.standing, run.steps)
         while run.standing.epoch < plan.epochs:
-            _epoch(run, split, objective, pruner, plan, setting, files)
-            _close_epoch(run, plan, setting, files, pruner)
-    if plan.select == "best" and run.standing.best_epoch >= 0:
-        load_best(files, model, run.memory)
-        selected = run.standing.best_epoch
-    else:
-        selected = plan.epochs - 1
+            _epoch(run, split)
+            _close_epoch(run)
+    selected = _select(run)
     masks = pruner.finish()  # hook 6
-    return Outcome(masks, plan.epochs, run.standing.seconds, run.standing.images, selected + 1)
+    standing = run.standing
+    alarm = standing.alarm_epoch + 1 if standing.alarm_epoch >= 0 else None
+    return Outcome(masks, plan.epochs, standing.seconds, standing.images, selected + 1, alarm)
 
 
-def _prepare(model: nn.Module, pruner: Pruner, plan: Plan, setting: Setting) -> _Run:
+def _prepare(
+    model: nn.Module, split: Split, objective: Objective, pruner: Pruner, plan: Plan, setting: Setting
+) -> _Run:
     from lightning_fabric import Fabric
 
     fabric = Fabric(accelerator=setting.accelerator, devices=1, precision=setting.precision)  # type: ignore[arg-type]
@@ -129,63 +106,88 @@ def _prepare(model: nn.Module, pruner: Pruner, plan: Plan, setting: Setting) -> 
     model.to(fabric.device)
     optimizer = build_optimizer(pruner.parameters(), plan)  # hook 2
     wrapped, stepper = fabric.setup(model, optimizer)
-    return _Run(model, wrapped, optimizer, stepper, fabric, Standing())
+    return _Run(
+        model,
+        optimizer,
+        pruner,
+        objective,
+        None if plan.ema is None else Average(model, plan.ema),
+        wrapped=wrapped,
+        stepper=stepper,
+        fabric=fabric,
+        plan=plan,
+        setting=setting,
+        files=CheckpointFiles(setting.folder, setting.phase),
+        steps=steps_per_epoch(len(split), plan.batch_size) * replays_of(objective),
+    )
 
 
-def _epoch(
-    run: _Run,
-    split: Split,
-    objective: Objective,
-    pruner: Pruner,
-    plan: Plan,
-    setting: Setting,
-    files: CheckpointFiles,
-) -> None:
-    standing, phase = run.standing, setting.phase
-    steps = steps_per_epoch(len(split), plan.batch_size)
+def _select(run: _Run) -> int:
+    """Leave the model as it is to be handed over; return the epoch, from 0, it is of."""
+    if run.plan.select == "best" and run.standing.best_epoch >= 0:
+        load_best(run.files, run.model, run.memory)
+        return run.standing.best_epoch
+    if run.average:
+        run.average.give(run.model)
+    return run.plan.epochs - 1
+
+
+def _epoch(run: _Run, split: Split) -> None:
+    standing, plan, setting, phase = run.standing, run.plan, run.setting, run.setting.phase
     run.sums = {k: torch.tensor(v, dtype=torch.float64, device=split.device) for k, v in standing.sums.items()}
     run.model.train()
+    done, replayed = divmod(standing.step, replays_of(run.objective))
     batches = epoch_batches(
         split,
         batch_size=plan.batch_size,
         seed=derive(setting.seed, phase),
         epoch=standing.epoch,
         augment=plan.augment,
-        start=standing.step,
+        start=done,
     )
     saved = time.monotonic()
-    for x, y in batches:
+    for x, y in _replays(batches, replays_of(run.objective), replayed):
         with _timed(standing):
-            progress = Progress(standing.epoch, plan.epochs, standing.step, steps)
+            progress = Progress(standing.epoch, plan.epochs, standing.step, run.steps)
             place = (phase, standing.epoch, standing.step)
             torch.manual_seed(derive(setting.seed, "model", *place))
             dice = generator(setting.seed, "objective", *place, device=split.device)
             if setting.channels_last and x.dim() == 4:
                 x = x.contiguous(memory_format=torch.channels_last)  # noqa: PLW2901
-            set_learning_rate(run.optimizer, learning_rate(plan, progress.fraction - 1 / (plan.epochs * steps)))
-            loss = _step(run, objective, pruner, x, y, dice)
-            pruner.after_step(progress)  # hook 5
+            rate = learning_rate(plan, progress.fraction - 1 / (plan.epochs * run.steps))
+            set_learning_rate(run.optimizer, rate)
+            loss = _step(run, x, y, dice)
+            run.pruner.after_step(progress)  # hook 5
+            if run.average:
+                run.average.update(run.model)
             standing.step += 1
             standing.images += len(x)
         if split.device.type == "cpu" or progress.epoch_ends or standing.step % _LOOK_FOR_NAN_EVERY == 0:
-            _refuse_nan(run, plan, phase, files)
+            _refuse_nan(run)
         for listener in setting.listeners:
             listener.step(progress, len(x), loss)
         if time.monotonic() - saved > setting.save_every and not progress.epoch_ends and all_finite(run.model):
             standing.sums = {name: value.item() for name, value in run.sums.items()}
-            save_state(files, run.model, run.optimizer, pruner, standing)
+            save_state(run.files, run, standing)
             saved = time.monotonic()
 
 
-def _step(run: _Run, objective: Objective, pruner: Pruner, x: Tensor, y: Tensor, dice: torch.Generator) -> Tensor:
+def _replays(batches: Iterable[tuple[Tensor, Tensor]], times: int, done: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every batch `times` times in a row, the first `done` times less."""
+    for batch in batches:
+        yield from itertools.repeat(batch, times - done)
+        done = 0
+
+
+def _step(run: _Run, x: Tensor, y: Tensor, dice: torch.Generator) -> Tensor:
     run.optimizer.zero_grad(set_to_none=True)
     with shared_weights(run.model):  # every effective weight is computed here, once
         with run.fabric.autocast():
-            loss, scalars = objective(run.wrapped, x, y, dice)
-        penalty = pruner.penalty()  # hook 3
+            loss, scalars = run.objective(run.wrapped, x, y, dice)
+        penalty = run.pruner.penalty()  # hook 3
         total = loss if penalty is None else loss + penalty
         run.fabric.backward(total)
-    pruner.after_backward()  # hook 4
+    run.pruner.after_backward()  # hook 4
     run.stepper.step()
     logged = {"loss": total.detach(), **scalars, "images": torch.ones_like(total.detach())}
     for name, value in logged.items():
@@ -194,51 +196,66 @@ def _step(run: _Run, objective: Objective, pruner: Pruner, x: Tensor, y: Tensor,
     return total.detach()
 
 
-def _refuse_nan(run: _Run, plan: Plan, phase: str, files: CheckpointFiles) -> None:
+def _refuse_nan(run: _Run) -> None:
     if run.sums["loss"].isfinite():
         return
-    raise _numerics_error(run, plan, phase, files, "the loss is not a number")
+    raise _numerics_error(run, "the loss is not a number")
 
 
-def _numerics_error(run: _Run, plan: Plan, phase: str, files: CheckpointFiles, what: str) -> NumericsError:
+def _numerics_error(run: _Run, what: str) -> NumericsError:
+    phase, files = run.setting.phase, run.files
     kept = next((p for p in (files.last, files.previous) if p is not None and p.exists()), None)
     return NumericsError(
-        f"phase {phase}, epoch {run.standing.epoch + 1} of {plan.epochs}, step {run.standing.step}: {what} "
+        f"phase {phase}, epoch {run.standing.epoch + 1} of {run.plan.epochs}, step {run.standing.step}: {what} "
         f"(learning rate {run.optimizer.param_groups[0]['lr']:.3g}). "
         + (f"The last good checkpoint is {kept}. " if kept else "No checkpoint was written yet. ")
         + f"Lower phases.{phase}.lr, or train in float32 (precision: float32)"
     )
 
 
-def _close_epoch(run: _Run, plan: Plan, setting: Setting, files: CheckpointFiles, pruner: Pruner) -> None:
+def _close_epoch(run: _Run) -> None:
     standing = run.standing
     sums = {name: value.item() for name, value in run.sums.items()}
     images = sums.pop("images")
     metrics: Metrics = {
-        "phase": setting.phase,
+        "phase": run.setting.phase,
         "epoch": standing.epoch + 1,
-        "epochs": plan.epochs,
+        "epochs": run.plan.epochs,
         **{name: value / images for name, value in sums.items()},
         "lr": run.optimizer.param_groups[0]["lr"],
         "images_per_second": images / max(standing.epoch_seconds, 1e-9),
         "seconds": standing.epoch_seconds,
     }
     if not all_finite(run.model):
-        what = "a weight is NaN or infinite although the loss is not"
-        raise _numerics_error(run, plan, setting.phase, files, what)
-    if setting.validate is not None:
-        with torch.no_grad(), sparse_view(run.model):
-            scores = setting.validate(run.model)
-        metrics.update(scores)
-        if scores["robust"] > standing.best_score:
-            standing.best_score, standing.best_epoch = scores["robust"], standing.epoch
-            if plan.select == "best":
-                save_best(files, run.model, run.memory)
+        raise _numerics_error(run, "a weight is NaN or infinite although the loss is not")
+    _validate(run, metrics)
     standing.epoch += 1
     standing.step, standing.sums, standing.epoch_seconds = 0, {}, 0.0
-    for listener in setting.listeners:
+    for listener in run.setting.listeners:
         listener.epoch(metrics)
-    save_state(files, run.model, run.optimizer, pruner, standing)
+    save_state(run.files, run, standing)
+
+
+def _validate(run: _Run, metrics: Metrics) -> None:
+    """Add validation scores and, where there is reason, an alarm; keep the model if it is the best so far."""
+    standing = run.standing
+    if run.setting.validate is None:
+        return
+    with run.average.shown(run.model) if run.average else nullcontext():
+        with torch.no_grad(), sparse_view(run.model):
+            scores = run.setting.validate(run.model)
+        metrics.update(scores)
+        best = standing.best_score if standing.best_epoch >= 0 else None
+        if scores["robust"] > standing.best_score:
+            standing.best_score, standing.best_epoch = scores["robust"], standing.epoch
+            if run.plan.select == "best":
+                save_best(run.files, run.model, run.memory)
+    if "attacked_accuracy" not in metrics:
+        return
+    seen = (metrics["attacked_accuracy"], scores["robust"], best)
+    if has_collapsed(*seen):
+        metrics["alarm"] = describe_collapse(*seen)
+        standing.alarm_epoch = standing.epoch if standing.alarm_epoch < 0 else standing.alarm_epoch
 
 
 @contextmanager

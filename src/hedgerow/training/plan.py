@@ -19,7 +19,8 @@ class Plan:
     """Settings of one training phase; the defaults are the published ones for CIFAR (2002.10509).
 
     `select`: `best` keeps the epoch of highest robust validation accuracy (the earliest of equals), `last` the
-    final one. `augment` names functions of `hedgerow.data.AUGMENTATIONS`.
+    final one. `augment` names functions of `hedgerow.data.AUGMENTATIONS`. `ema`: decay, in [0, 1), of the average
+    of the weights over all steps that is validated, selected and handed over in their place; None for no average.
     """
 
     epochs: int
@@ -32,6 +33,7 @@ class Plan:
     warmup: float = 0.0
     select: Select = "best"
     augment: tuple[str, ...] = ()
+    ema: float | None = None
 
 
 def build_optimizer(groups: list[dict[str, Any]], plan: Plan) -> Optimizer:

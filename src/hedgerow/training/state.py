@@ -11,24 +11,39 @@ from torch.optim import Optimizer
 
 from hedgerow.errors import CheckpointError
 from hedgerow.files import load_checkpoint, save_checkpoint
+from hedgerow.objectives import Objective, restore, state_of
 from hedgerow.pruners import Pruner
+from hedgerow.training.average import Average
 
 
 @dataclass
 class Standing:
-    """Position and running sums of a phase; with model, optimiser and pruner this is all of its state.
+    """Position and running sums of a phase; with its `Parts` this is all of its state.
 
-    Randomness needs no state: every step derives its own from (seed, phase, epoch, step).
+    `step` counts the optimiser steps of the epoch, several on every batch if the objective replays it. Randomness
+    needs no state: every step derives its own from (seed, phase, epoch, step).
     """
 
     epoch: int = 0
     step: int = 0
     best_epoch: int = -1
     best_score: float = -1.0
+    alarm_epoch: int = -1
     seconds: float = 0.0
     images: int = 0
     epoch_seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Parts:
+    """What of a phase has a state that changes with every step."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    pruner: Pruner
+    objective: Objective
+    average: Average | None = None
 
 
 @dataclass(frozen=True)
@@ -60,40 +75,49 @@ class CheckpointFiles:
                 path.unlink(missing_ok=True)
 
 
-def save_state(
-    files: CheckpointFiles, model: nn.Module, optimizer: Optimizer, pruner: Pruner, standing: Standing
-) -> None:
+def save_state(files: CheckpointFiles, parts: Parts, standing: Standing) -> None:
     """Write the newest state; the newest so far becomes the previous one."""
     if files.last is None or files.previous is None:
         return
     if files.last.exists():
         files.last.replace(files.previous)
     state = {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "pruner": pruner.state_dict(),
+        "model": parts.model.state_dict(),
+        "optimizer": parts.optimizer.state_dict(),
+        "pruner": parts.pruner.state_dict(),
+        "objective": state_of(parts.objective),
+        "average": parts.average.state_dict() if parts.average else None,
         "standing": asdict(standing),
     }
     save_checkpoint(files.last, state)
 
 
-def load_state(files: CheckpointFiles, model: nn.Module, optimizer: Optimizer, pruner: Pruner) -> Standing | None:
-    """Put model, optimiser and pruner where the newest state left them; None when there is no state."""
+def load_state(files: CheckpointFiles, parts: Parts) -> Standing | None:
+    """Put the parts of a phase where the newest state left them; None when there is no state."""
     path = next((p for p in (files.last, files.previous) if p is not None and p.exists()), None)
     if path is None:
         return None
     state = load_checkpoint(path)
     try:
-        _check_options(state["optimizer"], optimizer)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        pruner.load_state_dict(state["pruner"])
+        _check_options(state["optimizer"], parts.optimizer)
+        parts.model.load_state_dict(state["model"])
+        parts.optimizer.load_state_dict(state["optimizer"])
+        parts.pruner.load_state_dict(state["pruner"])
+        restore(parts.objective, state.get("objective", {}))
+        _load_average(parts, state.get("average"))
         return Standing(**state["standing"])
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: this checkpoint is of another run ({error}). Resume with the recipe it was made by, or "
             "choose another --out"
         ) from error
+
+
+def _load_average(parts: Parts, state: dict[str, Any] | None) -> None:
+    if (parts.average is None) != (state is None):
+        raise ValueError(f"its weights were {'not ' if state is None else ''}averaged (ema)")
+    if parts.average is not None and state is not None:
+        parts.average.load_state_dict(state)
 
 
 def _check_options(saved: dict[str, Any], optimizer: Optimizer) -> None:

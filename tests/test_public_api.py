@@ -63,3 +63,13 @@ def test_the_tables_of_the_readme_are_those_of_the_results(name: str) -> None:
     assert rows
     table = keeper().table(ROOT / "results" / name)  # type: ignore[attr-defined]
     assert table in README
+
+
+def test_the_measured_figures_of_the_docs_are_those_of_the_results() -> None:
+    words = [sys.executable, "benchmarks/method_tables.py", "--check"]
+    made = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stdout
+    comparison = (ROOT / "docs" / "comparison.md").read_text(encoding="utf-8")
+    assert list(ROOT.glob("results/*/summary.md"))
+    for summary in ROOT.glob("results/*/summary.md"):
+        assert summary.read_text(encoding="utf-8").strip() in comparison

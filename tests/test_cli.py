@@ -240,7 +240,7 @@ def test_labels_out_of_range(refused: Callable[..., str], tmp_path: Path) -> Non
         ("no_nets_cli:make", "cannot import module 'no_nets_cli'"),
         ("own_nets_cli:mak", "has no 'mak'; did you mean 'make'?"),
         ("own_nets_cli", "write package.module:function, with a colon"),
-        ("own_nets_cli:flat", "has no Conv1d, Conv2d, Conv3d or Linear layer, so there is nothing to prune"),
+        ("own_nets_cli:flat", "MultiheadAttention layer, so there is nothing to prune"),
         ("own_nets_cli:shared", "share one tensor; give each layer its own weight"),
         ("own_nets_cli:fails", "it raised RuntimeError: not today"),
         ("own_nets_cli:make", "expected logits [2, 10]"),

@@ -34,3 +34,7 @@ class CertificationError(HedgerowError):
 
 class NumericsError(HedgerowError):
     """Training produced a value that is not a number; says where, and which checkpoint is still good."""
+
+
+class MissingPackageError(HedgerowError):
+    """Something was asked for that needs a package which is not installed."""

@@ -86,18 +86,32 @@ def loop(
             watch(progress)
 
 
-def begin(pruner: Pruner, budget: Budget, lr: float = 0.1) -> tuple[nn.Module, torch.optim.Optimizer]:
-    model = small_model()
-    pruner.attach(model, budget)
+def begin(
+    pruner: Pruner,
+    budget: Budget,
+    lr: float = 0.1,
+    *,
+    network: Callable[[], nn.Module] = small_model,
+    example: Tensor | None = None,
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = network()
+    pruner.attach(model, budget, example=example)
     return model, torch.optim.SGD(pruner.parameters(), lr=lr, momentum=0.9, weight_decay=0.01)
 
 
-def resumed_equals_whole(make: Callable[[], Pruner], budget: Budget, stop: tuple[int, int]) -> bool:
+def resumed_equals_whole(
+    make: Callable[[], Pruner],
+    budget: Budget,
+    stop: tuple[int, int],
+    *,
+    network: Callable[[], nn.Module] = small_model,
+    example: Tensor | None = None,
+) -> bool:
     """Stop before a step, write all state to a file, go on in new objects; compare everything with no stop."""
     ends = []
     for place in (None, stop):
         pruner = make()
-        model, optimizer = begin(pruner, budget)
+        model, optimizer = begin(pruner, budget, network=network, example=example)
         loop(model, pruner, optimizer, stop=place)
         if place is not None:
             parts = {"model": model, "optimizer": optimizer, "pruner": pruner}
@@ -106,7 +120,7 @@ def resumed_equals_whole(make: Callable[[], Pruner], budget: Budget, stop: tuple
             file.seek(0)
             state = torch.load(file, weights_only=True)
             pruner = make()
-            model, optimizer = begin(pruner, budget)
+            model, optimizer = begin(pruner, budget, network=network, example=example)
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             pruner.load_state_dict(state["pruner"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from dense_cases import documented_recipes
 from small_cases import batch, small_model
 from torch import nn
 from torch.nn import functional as F
@@ -15,7 +16,16 @@ from hedgerow.errors import ModelError
 from hedgerow.objectives import Natural
 from hedgerow.pruners import PRUNERS, FixedMask, Hydra, Magnitude, Pruner
 from hedgerow.pruners.hydra import fan_in, random_scores, scaled_scores
-from hedgerow.sparsity import GRANULARITIES, Budget, count_nonzero, prunable_weights, shared_weights, total_count
+from hedgerow.sparsity import (
+    GRANULARITIES,
+    WEIGHT,
+    Budget,
+    count_nonzero,
+    prunable_weights,
+    separate_units,
+    shared_weights,
+    total_count,
+)
 
 
 def test_magnitude_keeps_the_largest_weights_of_every_layer() -> None:
@@ -58,10 +68,11 @@ def test_fan_in_of_grouped_convolutions_and_linears() -> None:
 
 
 def test_scaled_scores_are_the_papers_equation() -> None:
-    weight = torch.tensor([[0.5, -2.0, 0.1, 1.0]])
+    weights = {"one": torch.tensor([[0.5, -2.0, 0.1, 1.0]]), "zero": torch.zeros(2, 3)}
     expected = [math.sqrt(6 / 4) * w / 2.0 for w in (0.5, -2.0, 0.1, 1.0)]
-    assert scaled_scores(weight).flatten().tolist() == pytest.approx(expected)
-    assert torch.equal(scaled_scores(torch.zeros(2, 3)), torch.zeros(2, 3))
+    scores = scaled_scores(weights, separate_units(weights, WEIGHT))
+    assert scores["one"].flatten().tolist() == pytest.approx(expected)
+    assert torch.equal(scores["zero"], torch.zeros(2, 3))
 
 
 def test_random_scores_fill_their_range_and_depend_on_the_seed() -> None:
@@ -171,6 +182,12 @@ def test_hydra_learns_a_better_mask_than_its_start(init: str) -> None:
 def test_an_unknown_initialisation_is_refused() -> None:
     with pytest.raises(ValueError, match="allowed: scaled, random"):
         Hydra(init="scale")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("page", "method"), [("magnitude.md", "magnitude"), ("hydra.md", "hydra")])
+def test_the_documented_recipes_are_valid(page: str, method: str) -> None:
+    recipes = documented_recipes(page)
+    assert [r.pruning.method for r in recipes if r.pruning] == [method, method]
 
 
 SETTINGS: dict[str, dict[str, Any]] = {"magnitude": {}, "hydra": {}}

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hedgerow.sparsity import CHANNEL, FILTER, GRANULARITIES, WEIGHT
-from hedgerow.sparsity.proximal import L0, L1, Regulariser, TransformedL1, proximal, threshold_for
+from hedgerow.sparsity import CHANNEL, FILTER, GRANULARITIES, WEIGHT, Granularity, threshold_for
+from hedgerow.sparsity.proximal import L0, L1, Regulariser, TransformedL1, scaled, shrinkage
 
 PENALTIES: dict[str, tuple[Regulariser, Callable[[float], float]]] = {
     "l0": (L0(), lambda r: float(r > 0)),
@@ -21,6 +21,13 @@ PENALTIES: dict[str, tuple[Regulariser, Callable[[float], float]]] = {
     "transformed a=50": (TransformedL1(50.0), lambda r: 51 * r / (50 + r)),
 }
 every_penalty = pytest.mark.parametrize(("regulariser", "penalty"), PENALTIES.values(), ids=PENALTIES)
+
+
+def proximal(
+    weight: Tensor, cut: Tensor, limit: float, *, regulariser: Regulariser, granularity: Granularity
+) -> Tensor:
+    factors = shrinkage(granularity.norms(weight), cut, regulariser=regulariser, limit=limit)
+    return scaled(weight, granularity.expand(factors, weight))
 
 
 def best(r: float, strength: float, penalty: Callable[[float], float], points: int = 20001) -> float:
@@ -75,8 +82,7 @@ def test_a_threshold_of_zero_changes_nothing_bit_for_bit(
     weight = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
     weight[2] = 0.0
     for granularity in (WEIGHT, FILTER, CHANNEL):
-        zero = torch.zeros(())
-        u = proximal(weight, zero, zero, regulariser=regulariser, granularity=granularity)
+        u = proximal(weight, torch.zeros(()), 0.0, regulariser=regulariser, granularity=granularity)
         assert torch.equal(u, weight)
 
 
@@ -100,14 +106,14 @@ def test_groups_up_to_the_threshold_fall_and_the_others_keep_their_direction(
         if norm > 0.8:
             expected[tuple(chosen)] = weight[tuple(chosen)] / norm * (norm - 0.8)
     torch.testing.assert_close(granularity.norms(weight).flatten(), torch.tensor(norms, dtype=torch.float64))
-    u = proximal(weight, scalar(0.8), scalar(0.8), regulariser=L1(), granularity=granularity)
+    u = proximal(weight, scalar(0.8), 0.8, regulariser=L1(), granularity=granularity)
     torch.testing.assert_close(u, expected)
 
 
 def test_with_a_limit_on_the_groups_the_map_is_the_minimum_under_that_limit() -> None:
     weight = torch.tensor([0.9, -0.5, 0.3, -1.4], dtype=torch.float64)
     cut = threshold_for(weight.abs(), 2)
-    u = proximal(weight, cut, scalar(0.2), regulariser=L1(), granularity=WEIGHT)
+    u = proximal(weight, cut, 0.2, regulariser=L1(), granularity=WEIGHT)
 
     def cost(y: Tensor) -> float:
         return (0.2 * y.abs().sum() + 0.5 * (y - weight).square().sum()).item()

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from hedgerow.pruners.base import PRUNERS, Progress, Pruner, check_granularity, whole_weights
+from hedgerow.pruners.base import PRUNERS, Progress, Pruner, check_granularity
 from hedgerow.pruners.options import check_positive
-from hedgerow.sparsity import GRANULARITIES, Budget, EffectiveWeight, Granularity, Masks, attach, topk_mask
+from hedgerow.sparsity import Budget, EffectiveWeight, Masks, Units, attach
 
 
-def nearest_mask(weight: Tensor, keep: int, granularity: Granularity) -> Tensor:
-    """Return the mask of the `keep` groups of largest l2 norm: the support of the nearest such tensor."""
-    return granularity.expand(topk_mask(granularity.norms(weight), keep), weight).contiguous()
+def nearest_masks(weights: Mapping[str, Tensor], units: Units, keep: Mapping[str, int]) -> Masks:
+    """Return the masks of the `keep` groups of largest l2 norm of every unit: the support of `project`."""
+    return units.masks(units.select(units.norms(weights), keep), weights)
 
 
-def project(weight: Tensor, keep: int, granularity: Granularity) -> Tensor:
-    """Return Pi_S(w), the nearest tensor (in l2) with at most `keep` groups that are not 0."""
-    return weight.masked_fill(~nearest_mask(weight, keep, granularity), 0.0)
+def project(weights: Mapping[str, Tensor], units: Units, keep: Mapping[str, int]) -> dict[str, Tensor]:
+    """Return Pi_S(w), the nearest tensors (in l2) with at most `keep` groups of every unit that are not 0."""
+    masks = nearest_masks(weights, units, keep)
+    return {name: weight.masked_fill(~masks[name], 0.0) for name, weight in weights.items()}
 
 
 def augmented(weight: Tensor, z: Tensor, u: Tensor, rho: float) -> Tensor:
@@ -34,30 +36,19 @@ class DualWeight(EffectiveWeight):
     u: Tensor
     mask: Tensor
 
-    def __init__(self, dense: Tensor, keep: int, granularity: Granularity) -> None:
+    def __init__(self, z: Tensor, mask: Tensor) -> None:
         super().__init__()
-        self.keep = keep
-        self.granularity = granularity
-        self.register_buffer("z", project(dense, keep, granularity))
-        self.register_buffer("u", torch.zeros_like(dense))
-        self.register_buffer("mask", nearest_mask(dense, keep, granularity))
+        self.register_buffer("z", z)
+        self.register_buffer("u", torch.zeros_like(z))
+        self.register_buffer("mask", mask)
 
     def effective(self, dense: Tensor) -> Tensor:
         """Return W itself."""
         return dense
 
     def sparse(self, dense: Tensor) -> Tensor:
-        """Return W under the mask that its projection had when `look` was last called."""
+        """Return W under the mask that its projection had when it was last looked at."""
         return dense.detach().masked_fill(~self.mask, 0.0)
-
-    def alternate(self, dense: Tensor) -> None:
-        """Set Z = Pi_S(W + U), then U = U + W - Z, in place."""
-        self.z.copy_(project(dense + self.u, self.keep, self.granularity))
-        self.u.add_(dense - self.z)
-
-    def look(self, dense: Tensor) -> None:
-        """Note which groups the projection of W keeps now."""
-        self.mask.copy_(nearest_mask(dense, self.keep, self.granularity))
 
 
 @PRUNERS.register("admm")
@@ -68,14 +59,13 @@ class Admm(Pruner):
     Z = Pi_S(W + U), U = U + W - Z and rho grows by `rho_growth`. `rho` 1e-3, growth 1.3 as published.
     `period`: by default a tenth of the phase (the authors': 20 of 200 epochs). `finish` projects W onto the
     budget; fine-tune afterwards. Pi keeps the groups of largest l2 norm: `granularity` weight, filter, channel
-    (column) or kernel. U stays as it is when rho grows. The learning rate is the phase's: the authors' own decay
-    inside each period is not done.
+    (column), kernel, block or n:m. U stays as it is when rho grows. The learning rate is the phase's: the authors'
+    own decay inside each period is not done.
 
-    With `channel` the model's first prunable weight stays whole (its channels are the image's), with `filter`
-    the last (its rows are the classes); neither is then part of the budget.
+    Image channels (`channel`) and the rows of classes (`filter`) stay whole and are no part of the budget.
     """
 
-    granularities: ClassVar[tuple[str, ...]] = ("weight", "filter", "channel", "kernel")
+    granularities: ClassVar[tuple[str, ...]] = ("weight", "filter", "channel", "kernel", "block", "n:m")
 
     def __init__(
         self,
@@ -85,26 +75,26 @@ class Admm(Pruner):
         rho_growth: float = 1.3,
         period: int | None = None,
     ) -> None:
-        check_granularity(type(self), granularity)
+        self.granularity = check_granularity(type(self), granularity)
         check_positive(rho=rho)
         if not 1 <= rho_growth < float("inf"):
             raise ValueError(f"rho_growth {rho_growth:g} is not a number from 1 on")
         if period is not None and period < 1:
             raise ValueError(f"period {period} is not a number of epochs from 1 on")
-        self.granularity = GRANULARITIES[granularity]
         self.rho = rho
         self.rho_growth = rho_growth
         self.period = period
 
-    def attach(self, model: nn.Module, budget: Budget) -> None:
-        """Settle how many groups each layer keeps, start at Z = Pi_S(W) and U = 0."""
-        super().attach(model, budget)
-        self.whole = whole_weights(self.weights, self.granularity)
-        keep = self.groups_to_keep()
+    def attach(self, model: nn.Module, budget: Budget, *, example: Tensor | None = None) -> None:
+        """Settle how many groups each unit keeps, start at Z = Pi_S(W) and U = 0."""
+        super().attach(model, budget, example=example)
+        self.keep = self.groups_to_keep()
+        values = self.dense_values()
+        start, masks = project(values, self.units, self.keep), nearest_masks(values, self.units, self.keep)
         self.dual: dict[str, DualWeight] = {}
         for name, weight in self.weights.items():
             if name not in self.whole:
-                self.dual[name] = DualWeight(weight.dense.detach(), keep[name], self.granularity)
+                self.dual[name] = DualWeight(start[name], masks[name])
                 attach(weight, self.dual[name])
 
     def penalty(self) -> Tensor:
@@ -118,11 +108,20 @@ class Admm(Pruner):
             return
         period = self.period or max(1, progress.epochs // 10)
         if (progress.epoch + 1) % period == 0:
-            for name, dual in self.dual.items():
-                dual.alternate(self.weights[name].dense.detach())
+            self._alternate()
             self.rho *= self.rho_growth
+        masks = nearest_masks(self.dense_values(), self.units, self.keep)
         for name, dual in self.dual.items():
-            dual.look(self.weights[name].dense.detach())
+            dual.mask.copy_(masks[name])
+
+    def _alternate(self) -> None:
+        """Set Z = Pi_S(W + U), then U = U + W - Z, in place."""
+        values = self.dense_values()
+        sums = {name: values[name] + self.dual[name].u if name in self.dual else values[name] for name in values}
+        nearest = project(sums, self.units, self.keep)
+        for name, dual in self.dual.items():
+            dual.z.copy_(nearest[name])
+            dual.u.add_(values[name] - dual.z)
 
     def _finite(self) -> bool:
         # Of weights that are NaN no mask can be chosen; that training broke is the loop's to say.
@@ -130,21 +129,12 @@ class Admm(Pruner):
 
     def finish(self) -> Masks:
         """Return the masks of Pi_S(W); the model holds Pi_S(W)."""
-        masks = {}
-        for name, weight in self.weights.items():
-            if name in self.dual:
-                dual = self.dual[name]
-                masks[name] = nearest_mask(weight.dense.detach(), dual.keep, self.granularity)
-            else:
-                masks[name] = torch.ones_like(weight.dense, dtype=torch.bool)
-        return self.hand_over(masks)
+        return self.hand_over(nearest_masks(self.dense_values(), self.units, self.keep))
 
     def state_dict(self) -> dict[str, Any]:
         """Return rho and the counts; Z, U and the masks are in the model's state_dict."""
-        return {"rho": self.rho, "keep": {name: dual.keep for name, dual in self.dual.items()}}
+        return {"rho": self.rho, "keep": self.keep}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take both back."""
-        self.rho = state["rho"]
-        for name, dual in self.dual.items():
-            dual.keep = state["keep"][name]
+        self.rho, self.keep = state["rho"], dict(state["keep"])

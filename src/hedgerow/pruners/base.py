@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from hedgerow.errors import ModelError
-from hedgerow.registry import Registry
+from hedgerow.registry import Registry, UnknownNameError, nearest
 from hedgerow.sparsity import (
     WEIGHT,
     Budget,
     Granularity,
     Masks,
     PrunableWeight,
+    Units,
     bake,
+    budget_conflict,
     detach,
+    parse_granularity,
     prunable_weights,
+    separate_units,
+    traced_units,
 )
 
 
@@ -45,27 +50,53 @@ class Progress:
 class Pruner:
     """Base of all methods: keeps the model's weights by name and does nothing in any hook.
 
-    `granularities` are the ones the method makes sense for; `learns` says whether it needs training steps to
-    decide, and `from_scratch` that it takes no pretrained network: one phase does everything. `learns_budget`:
-    the method spreads the budget over the layers itself, and meets (or beats) its total. The budget counts
-    groups of `granularity`; weights named in `whole` stay whole and are no part of it. Hooks, in the order the
-    loop calls them: `attach`, `parameters`, then each step `penalty`, `after_backward`, `after_step`, and
-    `finish` at the end.
+    `granularities` are the families of those that the method makes sense for, `without` says of others why not.
+    `learns` says whether it needs training steps to decide, and `from_scratch` that it takes no pretrained
+    network: one phase does everything. `learns_budget`: the method spreads the budget over the layers itself, and
+    meets (or beats) its total. `averages`: its masks stand still while it trains, so that the mean of its weights
+    over steps is a network it could hand over. The budget counts the groups of `units`; weights named in `whole`
+    have none and stay whole. Hooks, in the order the loop calls them: `attach`, `parameters`, then each step
+    `penalty`, `after_backward`, `after_step`, and `finish` at the end.
     """
 
     granularities: ClassVar[tuple[str, ...]] = ("weight",)
     learns: ClassVar[bool] = True
     learns_budget: ClassVar[bool] = False
     from_scratch: ClassVar[bool] = False
+    averages: ClassVar[bool] = False
+    without: ClassVar[Mapping[str, str]] = {}
     granularity: Granularity = WEIGHT
     whole: frozenset[str] = frozenset()
     weights: dict[str, PrunableWeight]
+    units: Units = Units(WEIGHT, (), weights=())
 
-    def attach(self, model: nn.Module, budget: Budget) -> None:
-        """Take hold of `model`, whose prunable weights are to meet `budget` when `finish` is called."""
+    def attach(self, model: nn.Module, budget: Budget, *, example: Tensor | None = None) -> None:
+        """Take hold of `model`, whose prunable weights are to meet `budget` when `finish` is called.
+
+        With `example`, a batch `[N, ...]` of images, `channel` and `filter` take channels that several layers have
+        in common (behind a residual sum) as one; without it each layer has its own. `remarks` then says what stays
+        whole or does not come out even. Raises `ModelError` for a granularity that fixes another density, for a
+        model without anything to prune, and for one that cannot be traced.
+        """
+        reason = budget_conflict(self.granularity, budget.distribution, budget.sparsity)
+        if reason:
+            raise ModelError(f"{type(self).__name__}: {reason}")
         self.model = model
         self.budget = budget
         self.weights = prunable_weights(model)
+        self.units = self._find_units(example)
+        self.whole = self.units.whole
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What of the attached model stays whole, or does not come out even, in words."""
+        return self.units.remarks
+
+    def _find_units(self, example: Tensor | None) -> Units:
+        if example is not None and self.granularity.family in ("channel", "filter"):
+            return traced_units(self.model, self.weights, self.granularity, example)
+        whole = whole_weights(self.weights, self.granularity)
+        return separate_units(self.dense_values(), self.granularity, whole)
 
     def parameters(self) -> list[dict[str, Any]]:
         """Return the optimiser's parameter groups; a group may fix its own options, such as weight_decay."""
@@ -92,12 +123,13 @@ class Pruner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take back what `state_dict` returned."""
 
+    def dense_values(self) -> dict[str, Tensor]:
+        """Return the stored weights, detached, by name."""
+        return {name: weight.dense.detach() for name, weight in self.weights.items()}
+
     def groups_to_keep(self, budget: Budget | None = None) -> dict[str, int]:
-        """Return how many groups of each weight the budget keeps now; weights in `whole` keep all of theirs."""
-        dense = {name: weight.dense.detach() for name, weight in self.weights.items()}
-        pruned = {name: weight for name, weight in dense.items() if name not in self.whole}
-        keep = (budget or self.budget).keep(pruned, self.granularity)
-        return {name: keep[name] if name in keep else self.granularity.count(w) for name, w in dense.items()}
+        """Return how many groups of each unit the budget keeps now."""
+        return (budget or self.budget).keep(self.dense_values(), self.units)
 
     def hand_over(self, masks: Masks) -> Masks:
         """Remove the parametrizations, bake `masks` into the plain model and return them."""
@@ -110,16 +142,38 @@ class Pruner:
 PRUNERS: Registry[type[Pruner]] = Registry("pruning method")
 
 
-def check_granularity(method: type[Pruner], granularity: str) -> None:
-    """Raise `ModelError` when `method` has no form for this granularity."""
-    if granularity not in method.granularities:
-        raise ModelError(
-            f"{method.__name__} has no {granularity!r} form; it offers: {', '.join(method.granularities)}"
-        )
+def check_granularity(method: type[Pruner], granularity: str) -> Granularity:
+    """Return the granularity of that name; `ModelError` says why `method` has no form for it."""
+    try:
+        found = parse_granularity(granularity)
+    except (UnknownNameError, ValueError) as error:
+        known = isinstance(error, ValueError)
+        why = f" ({error})." if known else nearest(granularity, list(method.granularities))
+        raise ModelError(_no_form(method, granularity, why)) from error
+    reason = form_refusal(method, found)
+    if reason:
+        raise ModelError(reason)
+    return found
+
+
+def form_refusal(method: type[Pruner], granularity: Granularity) -> str | None:
+    """Return why `method` has no form for a granularity, or None if it has one."""
+    if granularity.family in method.granularities:
+        return None
+    if granularity.density is not None and method.learns_budget:
+        why = f": it learns how much each layer keeps, and {granularity.name} fixes that."
+    else:
+        own = method.without.get(granularity.family)
+        why = f": {own}." if own else "."
+    return _no_form(method, granularity.name, why)
+
+
+def _no_form(method: type[Pruner], granularity: str, why: str) -> str:
+    return f"{method.__name__} has no {granularity!r} form{why} It offers: {', '.join(method.granularities)}"
 
 
 def whole_weights(names: Iterable[str], granularity: Granularity) -> frozenset[str]:
-    """Return which weights a structured form must leave whole; `names` in the order of the model.
+    """Return which weights a structured form leaves whole that knows only their order in the model, `names`.
 
     The first for `channel`: its input channels are the image's. The last for `filter`: its rows are the classes.
     Raises `ModelError` when that leaves nothing to prune.

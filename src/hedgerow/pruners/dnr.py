@@ -109,9 +109,9 @@ class DNR(Rewiring):
         self.momentum = momentum
         self.rho = rho
 
-    def attach(self, model: nn.Module, budget: Budget) -> None:
+    def attach(self, model: nn.Module, budget: Budget, *, example: Tensor | None = None) -> None:
         """Mask the weights at random; v = 0, U = 0 and Z = the masked weights at the start."""
-        super().attach(model, budget)
+        super().attach(model, budget, example=example)
         for name, moving in self.moving.items():
             dense = self.weights[name].dense.detach()
             moving.register_buffer("v", torch.zeros_like(dense))

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from hedgerow.pruners.base import PRUNERS, Progress
-from hedgerow.pruners.hydra import Hydra, ScoredWeight, straight_through
-from hedgerow.sparsity import Budget, Masks, prunable_weights, topk_mask
+from hedgerow.pruners.hydra import Hydra, ScoredWeight, Selection, straight_through
+from hedgerow.sparsity import Budget, Masks, prunable_weights
 from hedgerow.threat import parse_fraction
 
 _CLIP = 0.01  # the start keeps this far from both ends of the sigmoid
@@ -81,13 +81,19 @@ def shrink(counts: Mapping[str, int], least: Mapping[str, int], target: int) -> 
 
 
 class QuotaWeight(ScoredWeight):
-    """A scored weight whose density is learned; `keep` is what it would be handed over with now."""
+    """A scored weight whose density is learned."""
 
-    def __init__(self, scores: Tensor, quota: float, least: float) -> None:
-        super().__init__(scores, scores.numel())
+    def __init__(self, name: str, scores: Tensor, selection: Selection, *, quota: float, least: float) -> None:
+        super().__init__(name, scores, selection)
+        selection.keep[name] = scores.numel()
         precise = torch.promote_types(scores.dtype, torch.float32)
         self.quota = nn.Parameter(torch.tensor(quota, dtype=precise, device=scores.device))
         self.least = least
+
+    @property
+    def keep(self) -> int:
+        """How many weights it would be handed over with now."""
+        return self.selection.keep[self.name]
 
     def density(self) -> Tensor:
         """Return the learned density, a scalar that gradients pass."""
@@ -100,12 +106,8 @@ class QuotaWeight(ScoredWeight):
 
     def effective(self, dense: Tensor) -> Tensor:
         """Return w * m(s, k), gradients straight through to the scores and to the quota."""
-        mask = topk_mask(self.scores.detach().abs(), self.count())
+        mask = self.selection.mask(self.name, {self.name: self.count()})
         return through_quota(straight_through(dense, self.scores, mask), dense, self.density())
-
-    def sparse(self, dense: Tensor) -> Tensor:
-        """Return the weight with the `keep` entries that would be handed over now."""
-        return torch.where(self.mask(), dense, torch.zeros((), dtype=dense.dtype, device=dense.device))
 
 
 @PRUNERS.register("harp")
@@ -124,6 +126,10 @@ class Harp(Hydra):
     The budget's own distribution decides that total; layer by layer it counts in mode `scores` only.
     """
 
+    granularities: ClassVar[tuple[str, ...]] = ("weight",)
+    without: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("kernel", "channel", "filter", "block"), "its densities are learned for single weights"
+    )
     learns_budget: ClassVar[bool] = True
 
     def __init__(
@@ -146,7 +152,7 @@ class Harp(Hydra):
         self.gamma = gamma
         self.min_share = min_share
 
-    def attach(self, model: nn.Module, budget: Budget) -> None:
+    def attach(self, model: nn.Module, budget: Budget, *, example: Tensor | None = None) -> None:
         """Freeze the model's parameters and give every prunable weight scores and a quota."""
         self.growth, self.met = 1, False
         self.target = float(1 - budget.sparsity)
@@ -155,19 +161,20 @@ class Harp(Hydra):
         self.asked = sum(keep.values())
         self.least = {n: min(keep[n], counted(self.min_share * self.target, w.numel())) for n, w in dense.items()}
         self.first = start_densities(dense, max(self.start_density, 1 - budget.sparsity), self.start)
-        super().attach(model, budget)
+        super().attach(model, budget, example=example)
         self.quotas = {n: s for n, s in self.scored.items() if isinstance(s, QuotaWeight)}
         if self.mode == "rates":
             for quota in self.quotas.values():
                 quota.scores.requires_grad_(False)
         self._settle()
 
-    def scored_weight(self, name: str, scores: Tensor, keep: int) -> ScoredWeight:
+    def scored_weight(self, name: str, scores: Tensor) -> ScoredWeight:
         """Return the parametrization of one weight: scores, and a quota unless the mode is `scores`."""
         if self.mode == "scores":
-            return super().scored_weight(name, scores, keep)
+            return super().scored_weight(name, scores)
         least = self.min_share * self.target
-        return QuotaWeight(scores, quota_of(self.first[name], least, highest=self.target), least)
+        quota = quota_of(self.first[name], least, highest=self.target)
+        return QuotaWeight(name, scores, self.selection, quota=quota, least=least)
 
     def parameters(self) -> list[dict[str, Any]]:
         """Return scores, quotas (never decayed) and normalisation, as far as the mode learns them."""
@@ -212,7 +219,7 @@ class Harp(Hydra):
         """Write into every weight what it would be handed over with now; return the count as learned."""
         learned = {name: quota.count() for name, quota in self.quotas.items()}
         for name, keep in shrink(learned, self.least, self.asked).items():
-            self.quotas[name].keep = keep
+            self.selection.keep[name] = keep
         return sum(learned.values())
 
 

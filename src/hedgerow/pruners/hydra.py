@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -11,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from hedgerow.pruners.base import PRUNERS, Pruner, check_granularity
 from hedgerow.seeds import derive
-from hedgerow.sparsity import Budget, EffectiveWeight, Masks, attach, topk_mask
+from hedgerow.sparsity import Budget, EffectiveWeight, Masks, Units, attach
 
 _NORMALISATION = (_BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
@@ -21,14 +22,23 @@ def fan_in(weight: Tensor) -> int:
     return weight[0].numel()
 
 
-def scaled_scores(weight: Tensor) -> Tensor:
+def score_scale(weight: Tensor) -> Tensor:
+    """Return sqrt(6 / fan_in) / max|w|, a scalar (2002.10509, eq. 2); of an all-zero weight sqrt(6 / fan_in)."""
+    largest = weight.abs().max()
+    return math.sqrt(6.0 / fan_in(weight)) / torch.where(largest > 0, largest, torch.ones_like(largest))
+
+
+def scaled_scores(weights: Mapping[str, Tensor], units: Units) -> dict[str, Tensor]:
     """Return sqrt(6 / fan_in) * w / max|w| (2002.10509, eq. 2): the order of |w|, so step 0 equals LWM.
 
-    An all-zero weight gets zero scores rather than NaN.
+    Weights whose channels are one thing are compared with each other, so they share one factor: the smallest of
+    theirs. Only weights that have units get scores.
     """
-    largest = weight.abs().max()
-    scale = math.sqrt(6.0 / fan_in(weight)) / torch.where(largest > 0, largest, torch.ones_like(largest))
-    return weight * scale
+    scores = {}
+    for members in units.coupled():
+        scale = torch.stack([score_scale(weights[name]) for name in members]).min()
+        scores.update({name: weights[name] * scale for name in members})
+    return scores
 
 
 def random_scores(weight: Tensor, seed: int) -> Tensor:
@@ -61,21 +71,51 @@ def straight_through(weight: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
     return product
 
 
-class ScoredWeight(EffectiveWeight):
-    """The stored weight under the mask of its `keep` largest |scores|, gradients straight through to scores."""
+class Selection:
+    """The groups that live by the scores of all weights: `keep` of every unit, those of largest l1 norm."""
 
-    def __init__(self, scores: Tensor, keep: int) -> None:
+    def __init__(self, units: Units, keep: Mapping[str, int]) -> None:
+        self.units = units
+        self.keep = dict(keep)
+        self.scores: dict[str, Tensor] = {}
+
+    def mask(self, weight: str, keep: Mapping[str, int] | None = None) -> Tensor:
+        """Return the boolean mask that the scores choose now for one weight; with other counts, if given."""
+        keep = self.keep if keep is None else keep
+        live = {}
+        for unit in self.units.on(weight):
+            magnitudes = {name: self.scores[name].detach().abs() for name in unit.weights}
+            live[unit.name] = unit.select(unit.scores(magnitudes), keep[unit.name])
+        return self.units.mask(live, weight, self.scores[weight])
+
+
+class ScoredWeight(EffectiveWeight):
+    """The stored weight under the mask that its scores choose, gradients straight through to the scores."""
+
+    def __init__(self, name: str, scores: Tensor, selection: Selection) -> None:
         super().__init__()
+        self.name = name
         self.scores = nn.Parameter(scores)
-        self.keep = keep
+        self.selection = selection
+        self.passes_on = all(unit.passes_on(name) for unit in selection.units.on(name))
+        selection.scores[name] = self.scores
 
     def mask(self) -> Tensor:
         """Return the boolean mask the scores choose now."""
-        return topk_mask(self.scores.detach().abs(), self.keep)
+        return self.selection.mask(self.name)
 
     def effective(self, dense: Tensor) -> Tensor:
-        """Return w * m(s)."""
-        return straight_through(dense, self.scores, self.mask())
+        """Return w * m(s); w, where m makes no difference.
+
+        A depthwise layer that is 0 for a channel, between layers that are too, would leave no gradient by which
+        that channel could come back.
+        """
+        mask = torch.ones_like(dense, dtype=torch.bool) if self.passes_on else self.mask()
+        return straight_through(dense, self.scores, mask)
+
+    def sparse(self, dense: Tensor) -> Tensor:
+        """Return w * m(s), without gradients."""
+        return torch.where(self.mask(), dense, torch.zeros((), dtype=dense.dtype, device=dense.device))
 
 
 @PRUNERS.register("hydra")
@@ -84,10 +124,12 @@ class Hydra(Pruner):
 
     `init`: `scaled` (eq. 2; step 0 equals LWM) or `random`. `train_norm`: normalisation layers learn beside the
     scores, as in the authors' code. `score_decay`: weight decay on scores, 0 by default (their code: 1e-4).
+    `granularity`: single weights as published, or groups (ours). Scores stay one per weight, trained in the same
+    way; the groups whose scores have the largest l1 norm live, so step 0 equals magnitude pruning of the groups.
     Needs a pretrained network; fine-tune afterwards.
     """
 
-    granularities: ClassVar[tuple[str, ...]] = ("weight",)
+    granularities: ClassVar[tuple[str, ...]] = ("weight", "filter", "channel", "kernel", "block", "n:m")
 
     def __init__(
         self,
@@ -98,7 +140,7 @@ class Hydra(Pruner):
         score_decay: float = 0.0,
         seed: int = 0,
     ) -> None:
-        check_granularity(type(self), granularity)
+        self.granularity = check_granularity(type(self), granularity)
         if init not in ("scaled", "random"):
             raise ValueError(f"init {init!r} is not known; allowed: scaled, random")
         self.init = init
@@ -106,31 +148,32 @@ class Hydra(Pruner):
         self.score_decay = score_decay
         self.seed = seed
 
-    def attach(self, model: nn.Module, budget: Budget) -> None:
-        """Freeze the model's parameters and give every prunable weight scores."""
-        super().attach(model, budget)
+    def attach(self, model: nn.Module, budget: Budget, *, example: Tensor | None = None) -> None:
+        """Freeze the model's parameters and give scores to every weight that is to be pruned."""
+        super().attach(model, budget, example=example)
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         norm = [p for m in model.modules() if isinstance(m, _NORMALISATION) for p in m.parameters()]
         self.norm = [p for p in norm if p.requires_grad]
         model.requires_grad_(False)
-        keep = self.groups_to_keep()
-        self.scored: dict[str, ScoredWeight] = {}
-        for name, weight in self.weights.items():
-            dense = weight.dense.detach()
-            start = (
-                scaled_scores(dense)
-                if self.init == "scaled"
-                else random_scores(dense, derive(self.seed, "scores", name))
-            )
-            self.scored[name] = self.scored_weight(name, start, keep[name])
-            attach(weight, self.scored[name])
+        self.selection = Selection(self.units, self.groups_to_keep())
+        start = self._first_scores()
+        pruned = [name for name in self.weights if name not in self.whole]
+        self.scored = {name: self.scored_weight(name, start[name]) for name in pruned}
+        for name, scored in self.scored.items():  # a mask may depend on the scores of several weights
+            attach(self.weights[name], scored)
         if self.train_norm:
             for parameter in self.norm:
                 parameter.requires_grad_(True)
 
-    def scored_weight(self, name: str, scores: Tensor, keep: int) -> ScoredWeight:
+    def _first_scores(self) -> dict[str, Tensor]:
+        values = self.dense_values()
+        if self.init == "scaled":
+            return scaled_scores(values, self.units)
+        return {name: random_scores(dense, derive(self.seed, "scores", name)) for name, dense in values.items()}
+
+    def scored_weight(self, name: str, scores: Tensor) -> ScoredWeight:
         """Return the parametrization that the weight `name` gets."""
-        return ScoredWeight(scores, keep)
+        return ScoredWeight(name, scores, self.selection)
 
     def parameters(self) -> list[dict[str, Any]]:
         """Return the scores, and the normalisation's scale and shift if they learn too."""
@@ -140,7 +183,11 @@ class Hydra(Pruner):
 
     def finish(self) -> Masks:
         """Return the masks of the learned scores; the model is plain and trainable again."""
-        masks = self.hand_over({name: scored.mask() for name, scored in self.scored.items()})
+        masks = {
+            name: self.scored[name].mask() if name in self.scored else torch.ones_like(dense, dtype=torch.bool)
+            for name, dense in self.dense_values().items()
+        }
+        self.hand_over(masks)
         for parameter in self.trainable:
             parameter.requires_grad_(True)
         return masks

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from hedgerow.pruners.base import PRUNERS, Pruner, check_granularity, whole_weights
-from hedgerow.sparsity import GRANULARITIES, Budget, Masks
+from hedgerow.pruners.base import PRUNERS, Pruner, check_granularity
+from hedgerow.sparsity import Budget, Masks
 
 
 @PRUNERS.register("magnitude")
@@ -18,20 +18,19 @@ class Magnitude(Pruner):
     by their l1 norm; image channels (`channel`) and the rows of classes (`filter`) stay whole.
     """
 
-    granularities: ClassVar[tuple[str, ...]] = ("weight", "filter", "channel", "kernel")
+    granularities: ClassVar[tuple[str, ...]] = ("weight", "filter", "channel", "kernel", "block", "n:m")
     learns: ClassVar[bool] = False
 
     def __init__(self, *, granularity: str = "weight") -> None:
-        check_granularity(type(self), granularity)
-        self.granularity = GRANULARITIES[granularity]
+        self.granularity = check_granularity(type(self), granularity)
 
-    def attach(self, model: nn.Module, budget: Budget) -> None:
-        """Take hold of the model and settle how many groups each layer keeps."""
-        super().attach(model, budget)
-        self.whole = whole_weights(self.weights, self.granularity)
+    def attach(self, model: nn.Module, budget: Budget, *, example: Tensor | None = None) -> None:
+        """Take hold of the model and settle how many groups each unit keeps."""
+        super().attach(model, budget, example=example)
         self.keep = self.groups_to_keep()
 
     def finish(self) -> Masks:
-        """Return the mask of the largest |w| (l1 norm per group) of every layer."""
-        magnitudes = {name: weight.dense.detach().abs() for name, weight in self.weights.items()}
-        return self.hand_over({n: self.granularity.mask(m, self.keep[n]) for n, m in magnitudes.items()})
+        """Return the mask of the groups of largest l1 norm, |w| for single weights."""
+        magnitudes = {name: dense.abs() for name, dense in self.dense_values().items()}
+        live = self.units.select(self.units.scores(magnitudes), self.keep)
+        return self.hand_over(self.units.masks(live, magnitudes))

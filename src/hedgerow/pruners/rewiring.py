@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
@@ -74,6 +75,9 @@ class Rewiring(Pruner):
     """
 
     granularities: ClassVar[tuple[str, ...]] = ("weight",)
+    without: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("kernel", "channel", "filter", "block", "n:m"), "it drops and regrows single weights"
+    )
     from_scratch: ClassVar[bool] = True
 
     def __init__(
@@ -95,13 +99,13 @@ class Rewiring(Pruner):
         self.rescale = rescale
         self.seed = seed
 
-    def attach(self, model: nn.Module, budget: Budget) -> None:
+    def attach(self, model: nn.Module, budget: Budget, *, example: Tensor | None = None) -> None:
         """Put a random mask of exactly the budget's count on every weight; the rest of each weight is 0.
 
         With `rescale` what stays is divided by the square root of the layer's density, so that the units of a
         network without normalisation start at the variance of the dense one (2010.03533).
         """
-        super().attach(model, budget)
+        super().attach(model, budget, example=example)
         keep = self.groups_to_keep()
         self.moving: dict[str, MovingMask] = {}
         for name, weight in self.weights.items():

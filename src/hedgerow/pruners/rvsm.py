@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from hedgerow.pruners.base import PRUNERS, check_granularity
 from hedgerow.pruners.options import check_choice, check_positive, check_share
 from hedgerow.pruners.splitting import Splitting, ThresholdForm
-from hedgerow.sparsity import GRANULARITIES
 from hedgerow.sparsity.proximal import L0, L1, Regulariser, TransformedL1
 
 
@@ -24,10 +24,15 @@ class Rvsm(Splitting):
     `published`: one threshold for all layers from `lambda1` (1e-6); the sparsity is what comes of it, the budget
     asked for is not promised, and every layer keeps at least one weight.
     `ramp`: share of the phase in which the sparsity of u rises to the budget (ours; 0: the budget throughout).
+    `granularity`: `weight` (published), `block` (as one weight whose size is the block's l2 norm), or n:m, where u
+    keeps the n largest of every m in every step and `threshold` has to be `target`.
     The target form and `ramp` are not in the papers; there only convolutions were pruned, here every weight is.
     """
 
-    granularities: ClassVar[tuple[str, ...]] = ("weight",)
+    granularities: ClassVar[tuple[str, ...]] = ("weight", "block", "n:m")
+    without: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("channel", "filter", "kernel"), "rgsm is the same splitting on whole channels, filters and kernels"
+    )
 
     def __init__(
         self,
@@ -40,7 +45,7 @@ class Rvsm(Splitting):
         ramp: float = 0.0,
         transform_a: float = 1.0,
     ) -> None:
-        check_granularity(type(self), granularity)
+        groups = check_granularity(type(self), granularity)
         check_choice("penalty", penalty, ("l0", "l1", "transformed-l1"))
         check_choice("threshold", threshold, ("target", "published"))
         check_positive(lambda1=lambda1, beta=beta, transform_a=transform_a)
@@ -51,7 +56,7 @@ class Rvsm(Splitting):
             "transformed-l1": TransformedL1(transform_a),
         }
         super().__init__(
-            GRANULARITIES[granularity],
+            groups,
             regularisers[penalty],
             lambda1=lambda1,
             beta=beta,

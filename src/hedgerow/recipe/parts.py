@@ -47,7 +47,7 @@ def part_problems(raw: Mapping[str, Any]) -> list[str]:
 
 
 def _combination_problems(raw: Mapping[str, Any]) -> list[str]:
-    """Say why a method's granularity does not go with the distribution or the sparsity asked for, if it does not."""
+    """Say why the method's granularity does not go with the distribution or the sparsity, where it does not."""
     from hedgerow.pruners import PRUNERS, Pruner
     from hedgerow.pruners.combinations import refusal
     from hedgerow.sparsity import DISTRIBUTIONS

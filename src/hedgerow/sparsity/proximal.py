@@ -13,8 +13,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hedgerow.sparsity.granularity import Granularity
-
 
 class Regulariser(Protocol):
     """A penalty P on the norm of a group, known by its proximal map."""
@@ -82,35 +80,21 @@ class TransformedL1:
         return torch.maximum(shrunk, norms * torch.finfo(norms.dtype).eps)  # 0 is for those that are removed
 
 
-def proximal(
-    weight: Tensor,
-    cut: Tensor,
-    threshold: Tensor,
-    *,
-    regulariser: Regulariser,
-    granularity: Granularity,
-    live: Tensor | None = None,
+def shrinkage(
+    norms: Tensor, cut: Tensor, *, regulariser: Regulariser, limit: float = math.inf, live: Tensor | None = None
 ) -> Tensor:
-    """Return u, of the shape of `weight`: groups of a norm up to `cut` are 0, the others shrunk by `threshold`.
+    """Return the factor of every group, of the shape of `norms`: 0 for a norm up to `cut`, else s(norm) / norm.
 
-    Both are scalars, `threshold` at most `cut`. Equal, they give the map of the penalty alone; with a higher cut
-    that of the penalty and a limit on the number of groups. With `live`, a boolean per group, those groups are
-    kept instead of the ones above the cut.
+    The threshold of s is the cut, though at most `limit`: up to the limit this is the map of the penalty alone,
+    above it that of the penalty and a limit on the number of groups. `cut` is a scalar or has one value per group.
+    With `live`, a boolean per group, those groups are kept instead of the ones above the cut.
     """
-    norms = granularity.norms(weight)
     chosen = norms > cut if live is None else live & (norms > 0)
+    zero = torch.zeros((), dtype=norms.dtype, device=norms.device)
+    return torch.where(chosen, regulariser.shrunk(norms, cut.clamp(max=limit)) / norms, zero)
+
+
+def scaled(weight: Tensor, factors: Tensor) -> Tensor:
+    """Return u: `weight` times `factors`, broadcast, and exactly +0 where a factor is 0."""
     zero = torch.zeros((), dtype=weight.dtype, device=weight.device)
-    return torch.where(chosen, weight * (regulariser.shrunk(norms, threshold) / norms), zero)
-
-
-def threshold_for(norms: Tensor, keep: int) -> Tensor:
-    """Return the largest of the norms that are removed when `keep` remain, a scalar; 0 when none is removed.
-
-    Ties with it fall too. Raises `ValueError` unless `0 <= keep <= norms.numel()`.
-    """
-    flat = norms.detach().flatten()
-    if not 0 <= keep <= flat.numel():
-        raise ValueError(f"cannot keep {keep} of {flat.numel()} norms")
-    if keep == flat.numel():
-        return torch.zeros((), dtype=flat.dtype, device=flat.device)
-    return flat.kthvalue(flat.numel() - keep).values
+    return torch.where(factors > 0, weight * factors, zero)

@@ -26,3 +26,16 @@ def topk_mask(scores: Tensor, keep: int) -> Tensor:
     wanted = keep - above.sum()
     last_first = tied.flip(0).cumsum(0).flip(0)
     return (above | (tied & (last_first <= wanted))).view_as(scores)
+
+
+def threshold_for(norms: Tensor, keep: int) -> Tensor:
+    """Return the largest of the norms that are removed when `keep` remain, a scalar; 0 when none is removed.
+
+    Ties with it fall too. Raises `ValueError` unless `0 <= keep <= norms.numel()`.
+    """
+    flat = norms.detach().flatten()
+    if not 0 <= keep <= flat.numel():
+        raise ValueError(f"cannot keep {keep} of {flat.numel()} norms")
+    if keep == flat.numel():
+        return torch.zeros((), dtype=flat.dtype, device=flat.device)
+    return flat.kthvalue(flat.numel() - keep).values

@@ -75,9 +75,7 @@ def test_a_method_from_scratch_takes_what_is_said_of_its_one_phase() -> None:
 
 def test_a_grid_over_fine_tuning_refuses_methods_without_it() -> None:
     recipe = run_cases.recipe(grid={"pruning.method": ["dnr"], "phases.finetune.lr": [0.1, 0.2]})
-    with pytest.raises(
-        RecipeError, match=r"finetune\.lr: the method of cell dnr-0\.1 trains from scratch"
-    ):
+    with pytest.raises(RecipeError, match=r"finetune\.lr: the method of cell dnr-0\.1 trains from scratch"):
         cell_recipes(recipe)
 
 

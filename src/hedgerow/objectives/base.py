@@ -20,7 +20,8 @@ class Objective(Protocol):
     training forward on the inputs the objective trains on, `attacked_accuracy` the same on the adversarial inputs
     it made, if it made any. Crafting changes no gradient and no buffer.
 
-    An objective may also have `replays`, the optimiser steps that every batch gets (1 without it), and
+    An objective may also have `replays`, the optimiser steps that every batch gets (1 without it);
+    `progress(done)`, to be told before each step which share of the phase's steps, in [0, 1), is behind it; and
     `state_dict` and `load_state_dict` for what it keeps between calls.
     """
 
@@ -42,6 +43,13 @@ def accuracy(logits: Tensor, y: Tensor) -> Tensor:
 def replays_of(objective: Objective) -> int:
     """Return how many optimiser steps the objective takes on every batch."""
     return int(getattr(objective, "replays", 1))
+
+
+def tell_progress(objective: Objective, done: float) -> None:
+    """Tell an objective that has a schedule which share of the phase's steps, in [0, 1), is behind it."""
+    listen = getattr(objective, "progress", None)
+    if listen:
+        listen(done)
 
 
 def state_of(objective: Objective) -> dict[str, Any]:

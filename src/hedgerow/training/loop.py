@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hedgerow.data import Split, epoch_batches, steps_per_epoch
 from hedgerow.errors import ModelError, NumericsError
-from hedgerow.objectives import Objective, replays_of
+from hedgerow.objectives import Objective, replays_of, tell_progress
 from hedgerow.pruners import Dense, Progress, Pruner
 from hedgerow.seeds import derive, generator
 from hedgerow.sparsity import Budget, shared_weights, sparse_view
@@ -136,14 +136,14 @@ def _epoch(run: _Run, split: Split) -> None:
     standing, plan, setting, phase = run.standing, run.plan, run.setting, run.setting.phase
     run.sums = {k: torch.tensor(v, dtype=torch.float64, device=split.device) for k, v in standing.sums.items()}
     run.model.train()
-    done, replayed = divmod(standing.step, replays_of(run.objective))
+    taken, replayed = divmod(standing.step, replays_of(run.objective))
     batches = epoch_batches(
         split,
         batch_size=plan.batch_size,
         seed=derive(setting.seed, phase),
         epoch=standing.epoch,
         augment=plan.augment,
-        start=done,
+        start=taken,
     )
     saved = time.monotonic()
     for x, y in _replays(batches, replays_of(run.objective), replayed):
@@ -154,8 +154,9 @@ def _epoch(run: _Run, split: Split) -> None:
             dice = generator(setting.seed, "objective", *place, device=split.device)
             if setting.channels_last and x.dim() == 4:
                 x = x.contiguous(memory_format=torch.channels_last)  # noqa: PLW2901
-            rate = learning_rate(plan, progress.fraction - 1 / (plan.epochs * run.steps))
-            set_learning_rate(run.optimizer, rate)
+            done = progress.fraction - 1 / (plan.epochs * run.steps)
+            set_learning_rate(run.optimizer, learning_rate(plan, done))
+            tell_progress(run.objective, done)
             loss = _step(run, x, y, dice)
             run.pruner.after_step(progress)  # hook 5
             if run.average:

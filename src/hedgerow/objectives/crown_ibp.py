@@ -1,0 +1,64 @@
+"""Training with linear bounds over interval bounds (CROWN-IBP: Zhang et al., 1906.06316)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from hedgerow.bounds import Network, Region, interval_least, interval_walk, linear_least
+from hedgerow.objectives.base import OBJECTIVES, Scalars
+from hedgerow.objectives.certified import Bounding, Ramp, Shape, Statistics, certified_loss, check_weight
+from hedgerow.threat import ThreatModel
+
+
+@OBJECTIVES.register("crown-ibp")
+class CrownIBP:
+    """Cross-entropy of the worst logits by b * CROWN-IBP + (1 - b) * IBP, b falling while eps grows (1906.06316).
+
+    b goes from 1 to `beta`, the weight of the clean loss from 1 to `kappa`, both as eps goes from 0 to that of the
+    threat model; `warmup`, `ramp`, `ramp_shape` and `statistics` are those of `ibp`, batch norm too. Linear bounds
+    are carried back from the logits alone, with the adaptive lower slope; a step costs about as many forwards as
+    there are classes, or three once b is 0. With `beta` 0 and `kappa` 0 the phase ends as HYDRA's does.
+    """
+
+    def __init__(
+        self,
+        threat: ThreatModel,
+        *,
+        warmup: float = 0.05,
+        ramp: float = 0.5,
+        ramp_shape: Shape = "smooth",
+        beta: float = 0.0,
+        kappa: float = 0.0,
+        statistics: Statistics = "batch",
+    ) -> None:
+        check_weight("beta", beta)
+        check_weight("kappa", kappa)
+        self.threat = threat
+        self.schedule = Ramp(warmup, ramp, ramp_shape)
+        self.beta = beta
+        self.kappa = kappa
+        self.bounding = Bounding(statistics)
+        self.done = 1.0
+
+    def progress(self, done: float) -> None:
+        """Take the place in the schedule that the share `done` of the phase's steps stands for."""
+        self.done = done
+
+    def __call__(
+        self, model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Scalars]:
+        """Return the mean loss, its terms (`natural`, `robust`), clean and verified accuracy, and the eps."""
+        height = self.schedule(self.done)
+        return certified_loss(
+            self.bounding, self.margins, model, x, y, threat=self.threat, height=height, kappa=self.kappa
+        )
+
+    def margins(self, network: Network, region: Region, rows: Tensor) -> Tensor:
+        """Return the blend of both bounds, `[N, C]`, of the functions `rows`, `[N, C, C]`, of the logits."""
+        share = 1 - (1 - self.beta) * self.schedule(self.done)
+        found = interval_walk(network, region)
+        if share == 1:
+            return linear_least(found, rows)
+        by_intervals = interval_least(found, rows)
+        return share * linear_least(found, rows) + (1 - share) * by_intervals if share else by_intervals

@@ -25,7 +25,7 @@ from hedgerow.report.certified import certified_plot, certified_table
 from hedgerow.report.words import duration
 from hedgerow.result import Certification
 from hedgerow.runfolder import load_weights, one_writer
-from hedgerow.threat import ThreatModel, parse_fraction
+from hedgerow.threat import parse_fraction
 
 _SCHEMA = 1  # of kept evidence: raised when the same settings come to mean other draws
 _TELL_EVERY = 5.0
@@ -82,7 +82,7 @@ def certify_target(
     another certification, `RecipeError` for options that the method does not take, and what `gather` raises.
     """
     loaded, weights = read_target(target, recipe, changes or {})
-    certifier = certifier_of(order.method, order.options, loaded.seed, loaded.threat.build())
+    certifier = certifier_of(order.method, order.options, loaded.seed)
     data, device = dataset_of(loaded), device_of(loaded)
     model = model_of(loaded, data)
     load_weights(model, weights)
@@ -121,9 +121,7 @@ def write_certification(record: Certification, folder: Path) -> None:
     write_text(folder / "certify.json", record.model_dump_json(indent=1) + "\n")
 
 
-def certifier_of(
-    method: str, options: Mapping[str, Any], seed: int, threat: ThreatModel | None = None
-) -> Certifier:
+def certifier_of(method: str, options: Mapping[str, Any], seed: int) -> Certifier:
     """Return a registered method, or one by `package.module:name`, with its options.
 
     Raises `UnknownNameError`, `RecipeError` for options that it does not take or misses, and its own errors.
@@ -134,7 +132,7 @@ def certifier_of(
         accepted.model_validate(options)
     except ValidationError as error:
         raise RecipeError(f"certify --method {method}", describe_errors(accepted, error)) from error
-    made: Certifier = construct(part, options, seed=seed, threat=threat or ThreatModel())
+    made: Certifier = construct(part, options, seed=seed)
     return made
 
 

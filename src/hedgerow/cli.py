@@ -112,11 +112,7 @@ def evaluate(
 def certify(  # noqa: PLR0913
     target: Annotated[Path, typer.Argument(metavar="DIR|MODEL", help="A run folder or a file of weights.")],
     *,
-    method: Annotated[
-        str, typer.Option(help="smoothing, ibp, crown-ibp, crown, alpha-crown, or package.module:name.")
-    ] = "smoothing",
-    eps: Annotated[str | None, typer.Option(help="Bounds: radius, such as 8/255 (the recipe's).")] = None,
-    norm: Annotated[str | None, typer.Option(help="Bounds: linf or l2 (the recipe's).")] = None,
+    method: Annotated[str, typer.Option(help="smoothing, or package.module:name of your own.")] = "smoothing",
     sigma: Annotated[float | None, typer.Option(help="Smoothing: spread of the noise, pixel units.")] = None,
     n0: Annotated[int | None, typer.Option(help="Smoothing: draws that select a class (100).")] = None,
     n: Annotated[int | None, typer.Option("--n", help="Smoothing: draws that certify it (10000).")] = None,
@@ -133,7 +129,7 @@ def certify(  # noqa: PLR0913
     from hedgerow.certification import Order, certify_target, parse_radii, summary_lines
     from hedgerow.certify import Shard
 
-    given = {"eps": eps, "norm": norm, "sigma": sigma, "n0": n0, "n": n, "alpha": alpha}
+    given = {"sigma": sigma, "n0": n0, "n": n, "alpha": alpha}
     order = Order(
         method=method,
         options={name: value for name, value in given.items() if value is not None},
@@ -148,7 +144,7 @@ def certify(  # noqa: PLR0913
     if done.record is None:
         typer.echo(f"{done.known} of {done.total} images done; go on with the same command, or the other shards")
     else:
-        typer.echo("\n".join(summary_lines(done.record, every=1 if radii or len(done.record.curve) < 6 else 5)))
+        typer.echo("\n".join(summary_lines(done.record, every=1 if radii else 5)))
     typer.echo(f"folder: {done.folder}")
 
 

@@ -5,7 +5,6 @@ from hedgerow.registry import import_folder
 
 import_folder(__name__, list(__path__))
 
-from hedgerow.certify.bounds import Bounds  # noqa: E402
 from hedgerow.certify.gather import certify, gather  # noqa: E402
 from hedgerow.certify.ledger import Ledger, Shard  # noqa: E402
 from hedgerow.certify.smoothing import Smoothing  # noqa: E402
@@ -13,7 +12,6 @@ from hedgerow.certify.statistics import certified_radius, lower_confidence, pred
 
 __all__ = [
     "CERTIFIERS",
-    "Bounds",
     "Certifier",
     "Evidence",
     "Ledger",

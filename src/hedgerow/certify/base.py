@@ -30,8 +30,7 @@ class Proof:
 class Certifier(Protocol):
     """A way to certify; `examine` looks at the network, `conclude` needs the evidence alone.
 
-    Made from keyword-only options, which the command line passes on, and the recipe's `seed` and `threat`, if it
-    takes them.
+    Made from keyword-only options, which the command line passes on, and the recipe's `seed`, if it takes one.
     """
 
     @property

@@ -148,7 +148,8 @@ def multiplied_from_the_left(g: Garden) -> None:
 def branched(g: Garden) -> None:
     last = g.last
     others = [node for node in g.nodes if node.op not in ("constant", "expand") and node.shape == last.shape]
-    g.add(("add", "sub")[g.number(0, 1)], last, others[g.number(0, len(others) - 1)])
+    if others:  # a network of constants so far has nothing to branch from
+        g.add(("add", "sub")[g.number(0, 1)], last, others[g.number(0, len(others) - 1)])
 
 
 def broadcast(g: Garden) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 import sys
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 _NEEDED = ("lightning-fabric", "pydantic", "pyautoattack", "safetensors", "scikit-learn", "scipy", "matplotlib")
 
@@ -28,6 +30,23 @@ def examine() -> list[Finding]:
     findings += [_package(name) for name in _NEEDED]
     findings += [_devices(), _precision(), _threads(), _data()]
     return findings
+
+
+def this_machine() -> dict[str, str | int]:
+    """Return what a measured time depends on: processor, its best instructions, cores, threads, torch, device."""
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "processor": names[0] if names else platform.processor() or platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
 
 
 def _package(name: str) -> Finding:
@@ -69,7 +88,7 @@ def _threads() -> Finding:
 
 def _data() -> Finding:
     from hedgerow.data import load_dataset
-    from hedgerow.data.cache import cache_folder
+    from hedgerow.files import cache_folder
 
     digits = load_dataset("digits")
     return Finding("data", True, f"{digits.label}: {len(digits.train)} images; cache {cache_folder()}")

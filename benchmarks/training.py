@@ -1,0 +1,247 @@
+"""How much faster a robust training step is here than as a textbook has it, and what it takes of memory.
+
+    python benchmarks/training.py                    # ResNet-18, VGG-16-BN, WRN-28-4 at batch 128 -> results/
+    python benchmarks/training.py --models resnet20 --batch 32 --images 8x8 --out /tmp/t.json
+
+Two steps: pruning by HYDRA at 99 % with TRADES-10, and fine-tuning under a mask with PGD-10, both with SGD. First
+both sides' losses and gradients of one batch in float32 are compared; a benchmark of unequal work fails. Then each
+side runs in a process of its own, in turns, `--rounds` times; the first step of each is left out, the median of
+all others counts. Memory is what the process grew by at its peak after the network and the images were there.
+Ours is the product's training loop as `hedgerow run` calls it, in float32 and, where the machine multiplies bf16,
+in bf16; the textbook is `benchmarks/textbook.py`. Images are random: speed does not depend on what they show.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from textbook import EPS, adversarial_training, masked_copy, scored_copy, trades
+from torch import Tensor, nn
+
+from hedgerow.data import Split
+from hedgerow.doctor import this_machine
+from hedgerow.models import build_model
+from hedgerow.objectives import OBJECTIVES
+from hedgerow.pruners import PRUNERS, Dense
+from hedgerow.sparsity import Budget, attach_masks, prunable_weights, shared_weights, topk_mask
+from hedgerow.threat import ThreatModel
+from hedgerow.training import Plan, Setting, train
+from hedgerow.training.precision import FABRIC, native_bf16
+
+DENSITY = "0.01"
+WORK = {"prune": "hydra 99 %, trades-10", "finetune": "mask 99 %, pgd-10"}
+LR = 0.01
+
+
+def network(name: str, size: tuple[int, int]) -> nn.Module:
+    """Return the network that both sides train, from one seed."""
+    return build_model(name, num_classes=10, channels=3, image_size=size, mean=[0.5] * 3, std=[0.25] * 3, seed=0)
+
+
+def images(count: int, size: tuple[int, int]) -> Split:
+    """Return random images and labels."""
+    dice = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 3, *size), generator=dice, dtype=torch.uint8)
+    return Split(pixels, torch.randint(0, 10, (count,), generator=dice))
+
+
+def objective(work: str) -> Any:
+    """Return our objective for one kind of work, with the textbook's settings."""
+    kind = "trades" if work == "prune" else "pgd-at"
+    return OBJECTIVES[kind](ThreatModel("linf", "8/255"), steps=10, step_size="2/255")
+
+
+def counts(model: nn.Module) -> dict[str, int]:
+    """Return how many weights every layer keeps."""
+    dense = {name: weight.dense.detach() for name, weight in prunable_weights(model).items()}
+    return Budget(1 - Fraction(DENSITY)).keep(dense)
+
+
+def masks_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return masks that keep each layer's largest weights."""
+    keep = counts(model)
+    return {n: topk_mask(w.dense.detach().abs(), keep[n]) for n, w in prunable_weights(model).items()}
+
+
+class Clock:
+    """A listener that notes when every step has ended."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def start(self, *_: Any) -> None:
+        """Note the beginning."""
+        self.ends.append(time.perf_counter())
+
+    def step(self, *_: Any) -> None:
+        """Note the end of a step, when the device is done with it."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.ends.append(time.perf_counter())
+
+    def epoch(self, *_: Any) -> None:
+        """Nothing is noted per epoch."""
+
+    def seconds(self) -> list[float]:
+        """Return the time of every step but the first."""
+        return [b - a for a, b in zip(self.ends[1:], self.ends[2:], strict=False)]
+
+
+def ours(work: str, model: nn.Module, split: Split, batch: int, precision: str) -> list[float]:
+    """Return seconds per step of the product's loop."""
+    clock = Clock()
+    if work == "finetune":
+        attach_masks(model, masks_of(model))
+    pruner = PRUNERS["hydra"]() if work == "prune" else Dense()
+    budget = Budget(1 - Fraction(DENSITY)) if work == "prune" else None
+    setting = Setting(precision=FABRIC[precision], channels_last=True, listeners=(clock,))
+    plan = Plan(epochs=1, lr=LR, batch_size=batch, select="last", augment=("crop", "flip"))
+    train(model, split, objective(work), plan=plan, pruner=pruner, budget=budget, setting=setting)
+    return clock.seconds()
+
+
+def textbook(work: str, model: nn.Module, split: Split, batch: int) -> list[float]:
+    """Return seconds per step of the textbook's loop."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    student = (scored_copy if work == "prune" else masked_copy)(model, list(counts(model).values())).to(device)
+    learnt = [p for p in student.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(learnt, lr=LR, momentum=0.9, weight_decay=5e-4)
+    clock = Clock()
+    clock.start()
+    for start in range(0, len(split), batch):
+        x = split.images[start : start + batch].float().div(255).to(device)
+        y = split.labels[start : start + batch].to(device)
+        loss = _textbook_loss(work, student, x, y, torch.Generator(device).manual_seed(start))
+        loss.backward()
+        optimizer.step()
+        loss.item()
+        clock.step()
+    return clock.seconds()
+
+
+def _textbook_loss(work: str, model: nn.Module, x: Tensor, y: Tensor, dice: torch.Generator) -> Tensor:
+    if work == "prune":
+        return trades(model, x, y, torch.empty_like(x).normal_(generator=dice))
+    return adversarial_training(model, x, y, torch.empty_like(x).uniform_(-1, 1, generator=dice))
+
+
+def equality(work: str, name: str, size: tuple[int, int], batch: int) -> dict[str, float]:
+    """Return how far both sides' losses and gradients of one batch are apart; raise if it is not the same work."""
+    split = images(batch, size)
+    x, y = split.images.float().div(255), split.labels
+    reference = (scored_copy if work == "prune" else masked_copy)(
+        network(name, size), list(counts(network(name, size)).values())
+    )
+    expected = _textbook_loss(work, reference, x, y, torch.Generator().manual_seed(1))
+    expected.backward()
+    model = network(name, size)
+    if work == "prune":
+        pruner = PRUNERS["hydra"]()
+        pruner.attach(model, Budget(1 - Fraction(DENSITY)))
+        got = [scored.scores for scored in pruner.scored.values()]
+        want = [p for n, p in reference.named_parameters() if n.endswith("scores")]
+    else:
+        attach_masks(model, masks_of(model))
+        got = [weight.dense for weight in prunable_weights(model).values()]
+        want = [p for n, p in reference.named_parameters() if p.dim() > 1]
+    model.train()
+    with shared_weights(model):
+        loss, _ = objective(work)(model, x, y, torch.Generator().manual_seed(1))
+        loss.backward()
+    a = torch.cat([p.grad.flatten() for p in got if p.grad is not None])
+    b = torch.cat([p.grad.flatten() for p in want if p.grad is not None])
+    apart = abs(loss.item() - expected.item()) / abs(expected.item())
+    cosine = torch.nn.functional.cosine_similarity(a.double(), b.double(), dim=0).item()
+    if apart > 1e-3 or cosine < 0.99:
+        raise SystemExit(
+            f"{work} on {name}: not the same work: loss off by {apart:.1e}, gradients' cosine {cosine}"
+        )
+    return {"loss_relative_difference": apart, "gradient_cosine": cosine}
+
+
+def one(arguments: argparse.Namespace) -> None:
+    """Run one side of one kind of work in this process; print its times and its memory as JSON."""
+    torch.set_num_threads(arguments.threads)
+    size = _size(arguments.images)
+    name, work, side = arguments.one
+    model, split = network(name, size), images(arguments.batch * arguments.steps, size)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if side == "textbook":
+        seconds = textbook(work, model, split, arguments.batch)
+    else:
+        seconds = ours(work, model, split, arguments.batch, side)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+    if torch.cuda.is_available():
+        grown = torch.cuda.max_memory_allocated()
+    print(json.dumps({"seconds": seconds, "peak_bytes": grown}))
+
+
+def measured(arguments: argparse.Namespace, name: str, work: str, sides: list[str]) -> dict[str, Any]:
+    """Run all sides in turns and return their medians and what the textbook takes as a multiple of ours."""
+    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    for _ in range(arguments.rounds):
+        for side in sides:
+            call = [sys.executable, __file__, "--one", name, work, side]
+            for option in ("batch", "steps", "threads", "images"):
+                call += [f"--{option}", str(getattr(arguments, option))]
+            out = subprocess.run(call, check=True, capture_output=True, text=True).stdout
+            runs[side].append(json.loads(out.splitlines()[-1]))
+    seconds = {s: statistics.median([t for run in found for t in run["seconds"]]) for s, found in runs.items()}
+    peak = {side: max(run["peak_bytes"] for run in found) for side, found in runs.items()}
+    return {
+        "seconds_per_step": seconds,
+        "peak_bytes": peak,
+        "times_faster": {s: seconds["textbook"] / seconds[s] for s in sides[1:]},
+        "memory_share": {s: peak[s] / peak["textbook"] for s in sides[1:]},
+    }
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def main() -> None:
+    """Measure everything asked for, print it line by line, and write it after each line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["resnet18", "vgg16-bn", "wrn-28-4"])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--images", default="32x32")
+    parser.add_argument("--steps", type=int, default=3, help="steps per process; the first is left out")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("results/benchmarks/training.json"))
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one:
+        one(arguments)
+        return
+    torch.set_num_threads(arguments.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    sides = ["textbook", "float32", *(["bf16"] if native_bf16(device) else [])]
+    record: dict[str, Any] = {"machine": this_machine(), "eps": EPS, "work": WORK, "cells": {}}
+    for key in ("batch", "images", "steps", "rounds", "threads"):
+        record[key] = getattr(arguments, key)
+    for name in arguments.models:
+        for work in WORK:
+            same = equality(work, name, _size(arguments.images), min(arguments.batch, 16))
+            cell = record["cells"][f"{name} {work}"] = {**measured(arguments, name, work, sides), **same}
+            for side in sides[1:]:
+                times, memory = cell["times_faster"][side], cell["memory_share"][side]
+                print(f"{name} {work} {side}: {times:.1f} times as fast, {memory:.0%} of the memory", flush=True)
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hedgerow.pruners import Progress
+from hedgerow.pruners.dnr import DNR
 from hedgerow.pruners.rewiring import Rewiring
 from hedgerow.sparsity import prunable_weights, shared_weights
 
@@ -76,6 +77,23 @@ def twin_of(model: nn.Module) -> nn.Module:
     plain = {k.replace("parametrizations.", "").replace(".original", ""): t for k, t in model.state_dict().items()}
     twin.load_state_dict({k: t for k, t in plain.items() if k in twin.state_dict()})
     return twin
+
+
+class Watched(DNR):
+    """Keeps what every rewiring found and left."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.seen: list[dict[str, Any]] = []
+
+    def snapshot(self) -> dict[str, dict[str, Tensor]]:
+        buffers = {n: {k: b.clone() for k, b in m.named_buffers()} for n, m in self.moving.items()}
+        return {n: {**buffers[n], "theta": w} for n, w in dense_weights(self.model).items() if n in buffers}
+
+    def rewire(self, progress: Progress) -> None:
+        before = self.snapshot()
+        super().rewire(progress)
+        self.seen.append({"progress": progress, "before": before, "after": self.snapshot()})
 
 
 def slow_drop(weight: Tensor, mask: Tensor, count: int) -> Tensor:

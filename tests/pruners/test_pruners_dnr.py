@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
 
 import pytest
 import torch
 from rewiring_cases import (
+    Watched,
     batches,
     dense_weights,
     run,
@@ -29,23 +29,6 @@ from hedgerow.errors import ModelError
 from hedgerow.pruners import Dense, FixedMask, Progress
 from hedgerow.pruners.dnr import DNR
 from hedgerow.sparsity import Budget, prunable_weights, shared_weights
-
-
-class Watched(DNR):
-    """Keeps what every rewiring found and left."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
-        self.seen: list[dict[str, Any]] = []
-
-    def snapshot(self) -> dict[str, dict[str, Tensor]]:
-        buffers = {n: {k: b.clone() for k, b in m.named_buffers()} for n, m in self.moving.items()}
-        return {n: {**buffers[n], "theta": w} for n, w in dense_weights(self.model).items()}
-
-    def rewire(self, progress: Progress) -> None:
-        before = self.snapshot()
-        super().rewire(progress)
-        self.seen.append({"progress": progress, "before": before, "after": self.snapshot()})
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "erk"])
@@ -285,6 +268,8 @@ def test_bad_options_are_refused(options: dict[str, float], message: str) -> Non
         DNR(**options)  # type: ignore[arg-type]
 
 
-def test_only_single_weights() -> None:
-    with pytest.raises(ModelError, match="no 'channel' form"):
-        DNR(granularity="channel")
+def test_no_filters_and_no_patterns() -> None:
+    with pytest.raises(ModelError, match="no 'filter' form: a filter regrown at 0 has gradients without scale"):
+        DNR(granularity="filter")
+    with pytest.raises(ModelError, match="it learns how much each layer keeps, and 2:4 fixes that"):
+        DNR(granularity="2:4")

@@ -133,6 +133,8 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
         FlyingBird(**options)
 
 
-def test_only_single_weights() -> None:
+def test_no_filters_and_no_patterns() -> None:
     with pytest.raises(ModelError, match="no 'filter' form"):
         FlyingBird(granularity="filter")
+    with pytest.raises(ModelError, match="no '2:4' form: what it drops in one place it regrows in any other"):
+        FlyingBird(granularity="2:4")

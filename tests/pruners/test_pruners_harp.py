@@ -18,17 +18,18 @@ from torch.nn import functional as F
 
 from hedgerow.errors import ModelError
 from hedgerow.pruners import Progress
-from hedgerow.pruners.harp import (
-    Harp,
-    counted,
-    density_of,
-    excess,
-    quota_of,
-    shrink,
-    start_densities,
-    through_quota,
+from hedgerow.pruners.harp import Harp
+from hedgerow.pruners.quotas import counted, density_of, quota_of, shrink, start_densities, through_quota
+from hedgerow.pruners.resources import Cost, Resource
+from hedgerow.sparsity import (
+    WEIGHT,
+    Budget,
+    count_nonzero,
+    prunable_weights,
+    separate_units,
+    sparse_view,
+    total_count,
 )
-from hedgerow.sparsity import Budget, count_nonzero, prunable_weights, sparse_view, total_count
 
 DOCS = Path(__file__).parents[2] / "docs" / "methods" / "harp.md"
 
@@ -91,7 +92,7 @@ def test_gradients_of_quotas_and_scores_from_a_twin_with_plain_weights() -> None
     twin = small_model().double()
     dense = {n: w.dense.detach().clone() for n, w in prunable_weights(twin).items()}
     for name, weight in prunable_weights(twin).items():
-        flat = pruner.quotas[name].scores.detach().abs().flatten()
+        flat = pruner.scored[name].scores.detach().abs().flatten()
         density = dict(zip(dense, (0.4, 0.2, 0.6), strict=True))[name]
         kept = flat.sort(descending=True).indices[: flat.numel() - math.floor((1 - density) * flat.numel())]
         mask = torch.zeros(flat.numel()).index_fill(0, kept, 1.0)
@@ -99,27 +100,24 @@ def test_gradients_of_quotas_and_scores_from_a_twin_with_plain_weights() -> None
             weight.dense.mul_(mask.view_as(weight.dense))
     F.cross_entropy(twin(x.double()), y).backward()
     for name, weight in prunable_weights(twin).items():
-        quota = pruner.quotas[name]
+        quota, scores = pruner.quotas[name], pruner.scored[name].scores
         sigmoid = 1 / (1 + math.exp(-quota.quota.item()))
         total = float((dense[name] * weight.dense.grad).sum())
         assert quota.quota.grad is not None
         expected = (1 - 0.1 * 0.05) * sigmoid * (1 - sigmoid) * total
         assert quota.quota.grad.item() == pytest.approx(expected, rel=1e-9)
-        torch.testing.assert_close(
-            quota.scores.grad, quota.scores.detach().sign() * dense[name] * weight.dense.grad
-        )
+        torch.testing.assert_close(scores.grad, scores.detach().sign() * dense[name] * weight.dense.grad)
         assert prunable_weights(model)[name].dense.grad is None
 
 
-def test_excess_is_the_relative_overshoot_of_all_weights() -> None:
-    sizes, densities = [10, 90, 900], [0.5, 0.2, 0.03]
-    used = (10 * 0.5 + 90 * 0.2 + 900 * 0.03) / 1000
-    tensors = [torch.tensor(k, requires_grad=True) for k in densities]
-    found = excess(tensors, sizes, 0.01)
-    assert found.item() == pytest.approx(used / 0.01 - 1)
+def test_single_weights_use_the_mean_density_by_their_numbers() -> None:
+    sizes, densities = [10, 90, 900], torch.tensor([0.5, 0.2, 0.03], requires_grad=True)
+    listed = [Cost(size, ({str(i): 1.0},)) for i, size in enumerate(sizes)]
+    found = Resource(listed, ["0", "1", "2"], like=densities).used(densities)
+    assert found.item() == pytest.approx((10 * 0.5 + 90 * 0.2 + 900 * 0.03) / 1000)
     found.backward()
-    assert [t.grad.item() for t in tensors] == pytest.approx([n / 1000 / 0.01 for n in sizes])
-    assert excess(tensors, sizes, 0.2).item() == 0
+    assert densities.grad is not None
+    assert densities.grad.tolist() == pytest.approx([n / 1000 for n in sizes])
 
 
 def test_the_penalty_grows_with_the_epoch_and_stops_when_the_count_meets_the_target() -> None:
@@ -158,7 +156,7 @@ def test_quotas_start_where_asked() -> None:
     dense = {n: w.dense.detach() for n, w in prunable_weights(small_model()).items()}
     for shape in ("erk", "lamp"):
         keep = Budget(0.8, shape).keep(dense)
-        found = start_densities(dense, Fraction(1, 5), shape)
+        found = start_densities(dense, separate_units(dense, WEIGHT), Fraction(1, 5), shape)
         assert found == {n: keep[n] / w.numel() for n, w in dense.items()}
         pruner = attached(small_model(), 0.99, start=shape, start_density=0.2)
         for name, quota in pruner.quotas.items():
@@ -172,7 +170,7 @@ def test_shrinking_is_exact_proportional_and_bounded_below() -> None:
     assert shrink({"a": 3, "b": 4}, {"a": 1, "b": 1}, 7) == {"a": 3, "b": 4}
     assert shrink({"a": 30, "b": 60, "c": 2}, {"a": 1, "b": 1, "c": 2}, 20) == {"a": 6, "b": 12, "c": 2}
     assert shrink({"a": 5, "b": 5}, {"a": 5, "b": 1}, 6) == {"a": 5, "b": 1}
-    with pytest.raises(ValueError, match="cannot keep 3 weights"):
+    with pytest.raises(ValueError, match="cannot keep 3 groups"):
         shrink({"a": 5, "b": 5}, {"a": 2, "b": 2}, 3)
     dice = random.Random(0)
     for _ in range(200):
@@ -236,6 +234,7 @@ def test_the_view_that_is_validated_is_the_network_that_would_be_handed_over() -
         ({"mode": "rate"}, "allowed: both, rates, scores"),
         ({"start": "global"}, "allowed: uniform, erk, lamp"),
         ({"start_density": 0}, r"start_density 0 is not in \(0, 1\]"),
+        ({"resource": "bytes"}, "resource 'bytes' is not known; allowed: parameters, flops"),
         ({"gamma": -1}, "gamma -1 is not"),
         ({"gamma": math.nan}, "gamma nan is not"),
         ({"min_share": 1}, r"min_share 1 is not in \[0, 1\)"),
@@ -244,8 +243,8 @@ def test_the_view_that_is_validated_is_the_network_that_would_be_handed_over() -
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Harp(**options)
-    with pytest.raises(ModelError, match="no 'filter' form"):
-        Harp(granularity="filter")
+    with pytest.raises(ModelError, match="no '2:4' form"):
+        Harp(granularity="2:4")
 
 
 def test_the_recipe_of_the_manual_is_valid() -> None:

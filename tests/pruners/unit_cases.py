@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hedgerow import tracing
 from hedgerow.pruners import PRUNERS, base
 from hedgerow.sparsity import Granularity, PrunableWeight, Units, coupled_units, parse_granularity
 from hedgerow.sparsity.blocks import EXAMPLES, Blocks, NofM
-from hedgerow.tracing import Channels, channel_classes, trace
+from hedgerow.tracing import Channels, Graph, channel_classes, trace
 
 EXAMPLE = torch.rand(1, 2, 8, 8, generator=torch.Generator().manual_seed(5))
 FORMS = {parse_granularity(name).family: name for name in EXAMPLES}
@@ -44,20 +45,26 @@ def coupled() -> nn.Module:
 
 
 @functools.cache
+def graph() -> Graph:
+    return trace(coupled(), EXAMPLE)
+
+
+@functools.cache
 def classes() -> Channels:
-    model = coupled()
-    return channel_classes(trace(model, EXAMPLE), model)
+    return channel_classes(graph(), coupled())
 
 
 def trace_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let every `attach` with an example take the channels of `Coupled` from one trace: tracing is slow."""
+    """Let every `attach` with an example take `Coupled` and its channels from one trace: tracing is slow."""
 
     def known(
         model: nn.Module, weights: Mapping[str, PrunableWeight], granularity: Granularity, example: Tensor
     ) -> Units:
         return coupled_units(weights, granularity, classes())
 
+    graph()
     monkeypatch.setattr(base, "traced_units", known)
+    monkeypatch.setattr(tracing, "trace", lambda model, example: graph())
 
 
 def sparsity_of(form: str) -> str:

@@ -9,15 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from hedgerow.pruners.base import PRUNERS, Progress
-from hedgerow.pruners.rewiring import Rewiring, drop_smallest, grow_largest, round_up
-from hedgerow.sparsity import Budget
+from hedgerow.pruners.rewiring import Rewiring, round_up
+from hedgerow.sparsity import Budget, Units
 
 _FEW_ZEROS = 0.2  # a layer with a smaller share of zeros that asks for more than its part loses less
 _FILL = 99  # percent of a layer's free places that regrowth may fill
 
 
+def group_means(momenta: Mapping[str, Tensor], units: Units) -> dict[str, Tensor]:
+    """Return the mean |v| of every group, by unit; of single weights |v| itself."""
+    sums = units.scores({name: v.abs() for name, v in momenta.items()})
+    sizes = units.scores({name: torch.ones_like(v) for name, v in momenta.items()})
+    return {name: sums[name] / sizes[name] for name in sums}
+
+
 def layer_shares(momenta: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> dict[str, float]:
-    """Return mu_l: the mean |v| over the live weights of each layer, normalised to sum 1; equal if all are 0."""
+    """Return mu_l: the mean |v| over the live groups of each unit, normalised to sum 1; equal if all are 0."""
     means = {name: v[masks[name]].abs().double().mean().item() for name, v in momenta.items()}
     total = sum(means.values())
     return {name: mean / total if total else 1.0 / len(means) for name, mean in means.items()}
@@ -26,7 +33,7 @@ def layer_shares(momenta: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> 
 def removal_counts(
     live: Mapping[str, int], sizes: Mapping[str, int], shares: Mapping[str, float], removal: float
 ) -> dict[str, int]:
-    """Return how many live weights each layer gives up: ceil(p_l * live_l), and never its last one.
+    """Return how many live groups each unit gives up: ceil(p_l * live_l), and never its last one.
 
     p_l is `removal`; in a layer with under 20 % zeros whose share is above 1/L, at most its share of zeros.
     """
@@ -40,7 +47,7 @@ def removal_counts(
 
 
 def growth_counts(removed: int, free: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
-    """Return how many weights each layer regrows, `removed` in all, exactly.
+    """Return how many groups each unit regrows, `removed` in all, exactly.
 
     A layer gets ceil(mu_l * removed), at most 99 % of its free places; what exceeds them goes to the other
     layers in proportion to mu. The surplus of rounding up is taken back where it was largest, one weight a layer.
@@ -81,11 +88,11 @@ class DNR(Rewiring):
     regulariser; at 0 the method is sparse momentum (1907.04840). `rescale`: start at the dense network's variance
     (ours; for networks without normalisation).
     Reconstructed, as the paper's body is not public in full: the regulariser's place in the epoch, its rho (1e-3
-    is the ADMM setting of 1903.12561) and the settling of counts, exactly on the budget. Only single weights: the
-    channel form would move channels of unlike sizes between layers, and no count could be kept exactly.
+    is the ADMM setting of 1903.12561) and the settling of counts, exactly on the budget.
+    Channels (published, not in full) and other groups go by the l2 norms of theta and v over all layers that have
+    them, and mu is their units'. The budget counts groups: channels of unlike sizes may change places.
     """
 
-    granularities: ClassVar[tuple[str, ...]] = ("weight",)
     learns_budget: ClassVar[bool] = True
 
     def __init__(
@@ -145,24 +152,21 @@ class DNR(Rewiring):
         v = {name: moving.get_buffer("v") for name, moving in self.moving.items()}
         if not all(buffer.isfinite().all() for buffer in v.values()):
             return  # the loop reports it
-        masks = {name: moving.mask for name, moving in self.moving.items()}
-        live, sizes = self.live(), {name: mask.numel() for name, mask in masks.items()}
+        live, sizes = self.live(), {name: unit.count for name, unit in self.units.items()}
         removed, grown = dict.fromkeys(live, 0), dict.fromkeys(live, 0)
         if live != sizes:  # where nothing is removed there is nowhere to move to
-            shares = layer_shares(v, masks)
+            shares = layer_shares(group_means(v, self.units), self.alive())
             removed = removal_counts(live, sizes, shares, self.removal_at(progress))
             free = {name: sizes[name] - live[name] + removed[name] for name in live}
             grown = growth_counts(sum(removed.values()), free, shares)
-        for name, weight in self.weights.items():
-            survivors = drop_smallest(weight.dense.detach(), masks[name], removed[name])
-            mask = grow_largest(v[name], survivors, grown[name])
-            if self.rho:
-                self._regularise(name, mask)
-            self.move(name, survivors, mask)
+        self.exchange(removed, grown, v)
 
-    def _regularise(self, name: str, mask: Tensor) -> None:
-        """Z <- mask * (theta + U), U <- U + theta - Z: with theta as trained and the mask as rewired."""
-        theta = self.weights[name].dense.detach()
-        z, u = self.moving[name].get_buffer("z"), self.moving[name].get_buffer("u")
-        z.copy_((theta + u).masked_fill(~mask, 0.0))
-        u.add_(theta - z)
+    def move(self, name: str, survivors: Tensor, mask: Tensor) -> None:
+        """Move one mask, after Z <- mask * (theta + U), U <- U + theta - Z with theta as trained."""
+        if self.rho:
+            theta, moving = self.weights[name].dense.detach(), self.moving[name]
+            z, u = moving.get_buffer("z"), moving.get_buffer("u")
+            z.copy_(theta + u)
+            moving.clear(z, mask)
+            u.add_(theta - z)
+        super().move(name, survivors, mask)

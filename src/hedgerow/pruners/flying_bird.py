@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 
 from hedgerow.pruners.base import PRUNERS, Progress
-from hedgerow.pruners.rewiring import Rewiring, drop_smallest, grow_largest, round_up
+from hedgerow.pruners.rewiring import Rewiring, round_up
 
 
 def exchange_count(live: int, size: int, removal: float) -> int:
-    """Return how many weights of a layer move: ceil(removal * live), at most its free places, never its last."""
+    """Return how many groups of a unit move: ceil(removal * live), at most its free places, never its last."""
     return max(0, min(round_up(removal * live), live - 1, size - live))
 
 
@@ -23,13 +21,12 @@ class FlyingBird(Rewiring):
     start is `distribution: erk`. Every `every` epochs (1; the authors' code: 900 to 1200 steps) a layer drops the
     share `removal` of its live weights, the smallest |w|, and regrows as many where the gradient of the last
     batch's loss is largest, at 0. `removal` falls by cosine from 0.5 to `removal_end`. Every layer keeps its
-    count throughout. `rescale`: start at the dense network's variance (ours; for networks without normalisation).
+    count throughout. Groups (ours) go by the l2 norms of both, channels of several layers as one. `rescale`:
+    start at the dense network's variance (ours; for networks without normalisation).
     Reconstructed: the end of the schedule (0.005) and that a layer moves no more weights than it has free places,
     so that a full one stands still. Left out: Flying Bird+, whose sparsity follows validation losses and so keeps
     no budget.
     """
-
-    granularities: ClassVar[tuple[str, ...]] = ("weight",)
 
     def __init__(
         self,
@@ -49,15 +46,14 @@ class FlyingBird(Rewiring):
         self.every = every
 
     def rewire(self, progress: Progress) -> None:
-        """Exchange weights within every layer, if it is time."""
+        """Exchange groups within every unit, if it is time."""
         if progress.epoch % self.every:
             return
+        dense = self.dense_values()
+        heard = {name: moving.gradient for name, moving in self.moving.items()}
+        gradients = {n: torch.zeros_like(dense[n]) if each is None else each for n, each in heard.items()}
+        if not all(dense[n].isfinite().all() and gradients[n].isfinite().all() for n in gradients):
+            return  # the loop reports it
         share = self.removal_at(progress)
-        for name, alive in self.live().items():
-            moving, dense = self.moving[name], self.weights[name].dense.detach()
-            gradient = torch.zeros_like(dense) if moving.gradient is None else moving.gradient
-            if not (gradient.isfinite().all() and dense.isfinite().all()):
-                return  # the loop reports it
-            count = exchange_count(alive, dense.numel(), share)
-            survivors = drop_smallest(dense, moving.mask, count)
-            self.move(name, survivors, grow_largest(gradient, survivors, count))
+        counts = {n: exchange_count(live, self.units[n].count, share) for n, live in self.live().items()}
+        self.exchange(counts, counts, gradients)

@@ -79,14 +79,18 @@ class Selection:
         self.keep = dict(keep)
         self.scores: dict[str, Tensor] = {}
 
-    def mask(self, weight: str, keep: Mapping[str, int] | None = None) -> Tensor:
-        """Return the boolean mask that the scores choose now for one weight; with other counts, if given."""
+    def live(self, weight: str, keep: Mapping[str, int] | None = None) -> dict[str, Tensor]:
+        """Return which groups on one weight the scores choose now, by unit; with other counts, if given."""
         keep = self.keep if keep is None else keep
         live = {}
         for unit in self.units.on(weight):
             magnitudes = {name: self.scores[name].detach().abs() for name in unit.weights}
             live[unit.name] = unit.select(unit.scores(magnitudes), keep[unit.name])
-        return self.units.mask(live, weight, self.scores[weight])
+        return live
+
+    def mask(self, weight: str) -> Tensor:
+        """Return the boolean mask that the scores choose now for one weight."""
+        return self.units.mask(self.live(weight), weight, self.scores[weight])
 
 
 class ScoredWeight(EffectiveWeight):
@@ -155,7 +159,7 @@ class Hydra(Pruner):
         norm = [p for m in model.modules() if isinstance(m, _NORMALISATION) for p in m.parameters()]
         self.norm = [p for p in norm if p.requires_grad]
         model.requires_grad_(False)
-        self.selection = Selection(self.units, self.groups_to_keep())
+        self.selection = self.make_selection()
         start = self._first_scores()
         pruned = [name for name in self.weights if name not in self.whole]
         self.scored = {name: self.scored_weight(name, start[name]) for name in pruned}
@@ -170,6 +174,10 @@ class Hydra(Pruner):
         if self.init == "scaled":
             return scaled_scores(values, self.units)
         return {name: random_scores(dense, derive(self.seed, "scores", name)) for name, dense in values.items()}
+
+    def make_selection(self) -> Selection:
+        """Return what chooses the groups that live, before any weight has scores."""
+        return Selection(self.units, self.groups_to_keep())
 
     def scored_weight(self, name: str, scores: Tensor) -> ScoredWeight:
         """Return the parametrization that the weight `name` gets."""

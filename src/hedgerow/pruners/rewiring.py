@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hedgerow.pruners.base import Progress, Pruner, check_granularity
 from hedgerow.seeds import derive
 from hedgerow.sparsity import Budget, MaskedWeight, Masks, attach, topk_mask
+from hedgerow.sparsity.unit import Values
 
 _SLACK = 1e-9  # what float rounding may add to a product that is a whole number
 
@@ -51,16 +52,32 @@ class MovingMask(MaskedWeight):
 
     The gradient to the stored weight is masked as ever. `gradient` holds what the objective sent through this
     weight and nothing else: no penalty, no weight decay. None when no backward came by.
+
+    With `passes_on` it is a depthwise layer between layers that lose the same channels: its own slices make no
+    difference, and were they 0 no gradient would reach those layers. It trains whole, and is masked at the end.
     """
 
     gradient: Tensor | None = None
 
+    def __init__(self, mask: Tensor, *, passes_on: bool = False) -> None:
+        super().__init__(mask)
+        self.passes_on = passes_on
+
     def effective(self, dense: Tensor) -> Tensor:
         """Return the masked weight, and listen to the gradient that comes back to it."""
-        value = super().effective(dense)
+        value = dense.view_as(dense) if self.passes_on else super().effective(dense)
         if value.requires_grad:
             value.register_hook(self._gather)  # type: ignore[no-untyped-call]
         return value
+
+    def sparse(self, dense: Tensor) -> Tensor:
+        """Return the masked weight."""
+        return super().effective(dense)
+
+    def clear(self, tensor: Tensor, survivors: Tensor | None = None) -> None:
+        """Set what is removed, or all but `survivors`, to 0, in place."""
+        if not self.passes_on:
+            tensor.masked_fill_(~(self.mask if survivors is None else survivors), 0.0)
 
     def _gather(self, gradient: Tensor) -> None:
         self.gradient = gradient if self.gradient is None else self.gradient + gradient
@@ -71,13 +88,14 @@ class Rewiring(Pruner):
 
     A method defines `rewire`, which is called between any two epochs, once: after the first step of the later
     one. At the end of an epoch the network is thus validated, and kept as the best so far, with all its live
-    weights trained; none has just been taken away or put in at 0.
+    weights trained; none has just been taken away or put in at 0. What moves are the groups of `units`.
     """
 
-    granularities: ClassVar[tuple[str, ...]] = ("weight",)
-    without: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("kernel", "channel", "filter", "block", "n:m"), "it drops and regrows single weights"
-    )
+    granularities: ClassVar[tuple[str, ...]] = ("weight", "channel", "kernel", "block")
+    without: ClassVar[Mapping[str, str]] = {
+        "filter": "a filter regrown at 0 has gradients without scale where a batch normalisation follows",
+        "n:m": "what it drops in one place it regrows in any other",
+    }
     from_scratch: ClassVar[bool] = True
 
     def __init__(
@@ -89,7 +107,7 @@ class Rewiring(Pruner):
         rescale: bool = False,
         seed: int = 0,
     ) -> None:
-        check_granularity(type(self), granularity)
+        self.granularity = check_granularity(type(self), granularity)
         if not 0 <= removal < 1:
             raise ValueError(f"removal is {removal}; it is the share of live weights to move and lies in [0, 1)")
         if not 0 <= removal_end <= removal:
@@ -100,27 +118,32 @@ class Rewiring(Pruner):
         self.seed = seed
 
     def attach(self, model: nn.Module, budget: Budget, *, example: Tensor | None = None) -> None:
-        """Put a random mask of exactly the budget's count on every weight; the rest of each weight is 0.
+        """Let exactly the budget's count of random groups live in every unit; the rest of each weight is 0.
 
         With `rescale` what stays is divided by the square root of the layer's density, so that the units of a
         network without normalisation start at the variance of the dense one (2010.03533).
         """
         super().attach(model, budget, example=example)
-        keep = self.groups_to_keep()
+        keep, values = self.groups_to_keep(), self.dense_values()
+        groups = self.units.scores({name: torch.ones_like(value) for name, value in values.items()})
+        live = {n: random_mask(each, keep[n], derive(self.seed, "mask", n)) for n, each in groups.items()}
         self.moving: dict[str, MovingMask] = {}
-        for name, weight in self.weights.items():
-            mask = random_mask(weight.dense.detach(), keep[name], derive(self.seed, "mask", name))
-            if self.rescale:
-                weight.dense.detach().mul_(math.sqrt(mask.numel() / keep[name]))
-            self.moving[name] = MovingMask(mask)
-            attach(weight, self.moving[name])
+        for name, mask in self.units.masks(live, values).items():
+            if name in self.whole:
+                continue
+            idle = all(unit.passes_on(name) for unit in self.units.on(name))
+            if self.rescale and not idle:
+                values[name].mul_(math.sqrt(mask.numel() / int(mask.sum())))
+            self.moving[name] = MovingMask(mask, passes_on=idle)
+            attach(self.weights[name], self.moving[name])
         self._clear()
 
     def after_backward(self) -> None:
         """Keep the gradients of removed weights (a penalty may send some) from the optimiser."""
-        for name, weight in self.weights.items():
-            if weight.dense.grad is not None:
-                weight.dense.grad.masked_fill_(~self.moving[name].mask, 0.0)
+        for name, moving in self.moving.items():
+            gradient = self.weights[name].dense.grad
+            if gradient is not None:
+                moving.clear(gradient)
 
     def after_step(self, progress: Progress) -> None:
         """Set to 0 what the optimiser's momentum moved under the mask; rewire once an epoch."""
@@ -136,22 +159,38 @@ class Rewiring(Pruner):
         raise TypeError(f"{type(self).__name__} must define rewire()")
 
     def removal_at(self, progress: Progress) -> float:
-        """Return the share of live weights to move now: `removal` falling by cosine to `removal_end`, per step."""
+        """Return the share of live groups to move now: `removal` falling by cosine to `removal_end`, per step."""
         return cosine_share(self.removal, self.removal_end, progress.fraction)
 
+    def alive(self) -> dict[str, Tensor]:
+        """Return which groups of each unit live now, a boolean per group."""
+        masks = {name: moving.mask.float() for name, moving in self.moving.items()}
+        return {name: scores > 0 for name, scores in self.units.scores(masks).items()}
+
     def live(self) -> dict[str, int]:
-        """Return how many weights of each layer live now."""
-        return {name: int(moving.mask.sum()) for name, moving in self.moving.items()}
+        """Return how many groups of each unit live now."""
+        return {name: int(alive.sum()) for name, alive in self.alive().items()}
+
+    def exchange(self, removed: Mapping[str, int], grown: Mapping[str, int], wanted: Values) -> None:
+        """Remove so many groups of smallest |w| from every unit, then add so many where `wanted` is largest.
+
+        `wanted` has the shapes of the weights. A group's size is its l2 norm.
+        """
+        sizes, calls, alive = self.units.norms(self.dense_values()), self.units.norms(wanted), self.alive()
+        stay = {name: drop_smallest(sizes[name], alive[name], removed[name]) for name in alive}
+        then = {name: grow_largest(calls[name], stay[name], grown[name]) for name in alive}
+        for name, moving in self.moving.items():
+            self.move(name, *(self.units.mask(live, name, moving.mask) for live in (stay, then)))
 
     def move(self, name: str, survivors: Tensor, mask: Tensor) -> None:
         """Make `mask` the mask of a weight; all but `survivors` is 0, so that regrown weights start there."""
-        self.weights[name].dense.detach().masked_fill_(~survivors, 0.0)
+        self.moving[name].clear(self.weights[name].dense.detach(), survivors)
         self.moving[name].mask.copy_(mask)
 
     def finish(self) -> Masks:
         """Return the masks of the last rewiring; the model is plain, with exact zeros."""
-        return self.hand_over({name: moving.mask.clone() for name, moving in self.moving.items()})
+        return self.hand_over(self.units.masks(self.alive(), self.dense_values()))
 
     def _clear(self) -> None:
-        for name, weight in self.weights.items():
-            weight.dense.detach().masked_fill_(~self.moving[name].mask, 0.0)
+        for name, moving in self.moving.items():
+            moving.clear(self.weights[name].dense.detach())

@@ -14,6 +14,7 @@ from hedgerow.files import write_text
 from hedgerow.grid import run
 from hedgerow.pruners import PRUNERS
 from hedgerow.recipe import Recipe, parse_recipe
+from hedgerow.report.differences import differences, differences_csv, differences_markdown
 from hedgerow.report.means import means_plot
 from hedgerow.report.words import measure_name
 from hedgerow.result import Result, load_result
@@ -87,13 +88,17 @@ def _shared(section: dict[str, object]) -> dict[str, object]:
 
 
 def write_summary(results: Sequence[Result], path: Path) -> Path:
-    """Write summary.csv, summary.md and summary.svg of finished runs to `path`; return the Markdown file."""
+    """Write summary.csv, summary.md and summary.svg of finished runs to `path`; return the Markdown file.
+
+    The Markdown says which differences are real, and differences.csv has their counts seed by seed.
+    """
     cells = summarise(results)
     if not cells:
         raise RecipeError(str(path), ["no evaluated run to summarise"])
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    names = [name for name in MEASURES if any(name in cell.measures for cell in cells)]
+    others = [name for name in cells[0].measures if name not in (*MEASURES, "verified")]
+    names = [n for n in (*MEASURES[:3], *others, "worst_case", "verified") if all(n in c.measures for c in cells)]
     columns = [f"{name}_{part}" for name in names for part in ("mean", "spread")]
     writer.writerow(["method", "sparsity_asked", "sparsity_counted", "n", "seeds", *columns])
     for cell in cells:
@@ -111,7 +116,11 @@ def write_summary(results: Sequence[Result], path: Path) -> Path:
         for method in dict.fromkeys(c.method for c in cells)
     }
     write_text(path / "summary.svg", means_plot(lines, f"{measure_name(robust)} accuracy"))
-    return write_text(path / "summary.md", _markdown(cells, names, results))
+    named = [(label(result), result) for result in results]
+    robust_ones = differences(named)
+    write_text(path / "differences.csv", differences_csv([*differences(named, "clean"), *robust_ones]))
+    table = differences_markdown(robust_ones)
+    return write_text(path / "summary.md", _markdown(cells, names, results) + (f"\n{table}" if table else ""))
 
 
 def summarise(results: Sequence[Result]) -> list[Cell]:
@@ -129,7 +138,11 @@ def summarise(results: Sequence[Result]) -> list[Cell]:
                 asked=asked,
                 counted=sum(run.sparsity.counted for run in runs) / len(runs),
                 n=records[0]["clean"].n,
-                measures={name: _mean([r[name].accuracy for r in records]) for name in records[0]},
+                measures={
+                    name: _mean([r[name].accuracy for r in records])
+                    for name in records[0]
+                    if all(name in r for r in records)
+                },
             )
         )
     return cells

@@ -6,9 +6,9 @@ Whatever compares or plots networks reads these records and nothing else.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from hedgerow.errors import CheckpointError
 from hedgerow.files import write_text
@@ -16,7 +16,8 @@ from hedgerow.threat import Norm
 
 SCHEMA = 1
 
-Verdict = Literal["misclassified", "broken by pgd", "broken by autoattack", "robust"]
+# misclassified, robust, or broken by the attack of that name
+Verdict = Annotated[str, StringConstraints(pattern=r"^(misclassified|robust|broken by \S+)$")]
 
 
 class _Record(BaseModel):
@@ -34,6 +35,12 @@ class Measure(_Record):
     how: str
     seed: int
     seconds: float = 0.0
+
+
+class AtEps(Measure):
+    """Accuracy under PGD at one radius: the share of images that stand there and at every smaller one attacked."""
+
+    eps: str = Field(description="an exact fraction in pixel units")
 
 
 class LayerCount(_Record):
@@ -71,9 +78,29 @@ class Evaluation(_Record):
     split: str
     threat: str
     examples: list[int] = Field(description="positions of the evaluated images in the split")
-    measures: dict[str, Measure] = Field(description="by name: clean, pgd, autoattack, worst_case")
+    measures: dict[str, Measure] = Field(description="by name: clean, pgd, autoattack, other attacks, worst_case")
     verdicts: list[Verdict]
     checks: dict[str, bool] = Field(default_factory=dict, description="integrity checks that were run")
+    verified: list[bool] | None = Field(None, description="of every example: whether bounds prove the right class")
+    numbers: dict[str, str] = Field(default_factory=dict, description="of checks that count: what they counted")
+    curve: list[AtEps] = Field(default_factory=list, description="by radius, smallest first")
+
+
+class LayerLoss(_Record):
+    """Accuracy under PGD with one layer pruned further, nothing trained afterwards."""
+
+    layer: str
+    removed: int = Field(description="weights zeroed, of those that were not zero")
+    measure: Measure
+
+
+class Sensitivity(_Record):
+    """How much robust accuracy hangs on each layer, on images that chose checkpoints already."""
+
+    split: str
+    share: float = Field(description="of the non-zero weights of the one layer")
+    whole: Measure = Field(description="the finished network itself")
+    layers: list[LayerLoss]
 
 
 class Certificate(_Record):
@@ -110,6 +137,79 @@ class Certification(_Record):
     certificates: list[Certificate]
 
 
+class Latency(_Record):
+    """How long one form of a network takes under one engine, in a process of its own."""
+
+    form: str
+    engine: str
+    threads: int
+    batch: int
+    median_ms: float = Field(description="one batch, milliseconds")
+    low_ms: float = Field(description="a tenth of the runs took less")
+    high_ms: float = Field(description="a tenth of the runs took more")
+    runs: int
+    images_per_second: float
+    load_seconds: float = Field(description="reading the file and compiling, once")
+    peak_memory: int = Field(description="bytes of the whole process at its largest, libraries included")
+
+
+class StoredForm(_Record):
+    """A file that holds the network: its size, and how far its logits are from those of the run's network."""
+
+    form: str
+    file: str
+    bytes: int
+    zipped: int = Field(description="the same file, deflated")
+    images: int = Field(description="how many real images it was compared on")
+    largest_difference: float = Field(description="of any logit")
+    relative_difference: float = Field(description="the same, to the largest logit of the run's network")
+    same_class: int = Field(description="images of which it says the same class")
+
+
+class Cost(_Record):
+    """What a finished network costs: counted, stored and timed."""
+
+    parameters: int
+    nonzeros: int = Field(description="parameters that are not zero")
+    flops_dense: int | None = Field(description="of one image, 2 per multiplication with its addition")
+    flops_sparse: int | None = Field(description="the same, of the non-zero weights alone")
+    flops_unknown: list[str] = Field(description="operations whose FLOPs are not known")
+    bytes_dense: int = Field(description="all parameters and buffers as plain float32, zeros included")
+    forms: list[StoredForm] = Field(default_factory=list)
+    latencies: list[Latency] = Field(default_factory=list)
+    refused: dict[str, str] = Field(default_factory=dict, description="forms and engines that do not go, and why")
+    machine: dict[str, str | int | float] = Field(default_factory=dict)
+
+
+class Survival(_Record):
+    """What is left of accuracy and robustness in one form of a network, beside the network itself."""
+
+    form: str
+    measures: dict[str, Measure] = Field(description="clean; replayed: on examples crafted on the network; pgd")
+    changed: dict[str, int] = Field(description="images whose class is another than the network's, by measure")
+    note: str = ""
+
+
+class ExportRecord(_Record):
+    """What `hedgerow export` wrote and measured."""
+
+    schema_version: int = SCHEMA
+    name: str
+    cost: Cost
+    survival: list[Survival] = Field(default_factory=list)
+
+
+class LatencyRecord(_Record):
+    """What `hedgerow latency` measured."""
+
+    schema_version: int = SCHEMA
+    name: str
+    bytes_on_disk: dict[str, int] = Field(description="of each form")
+    latencies: list[Latency]
+    refused: dict[str, str] = Field(description="forms and engines that do not go, and why")
+    machine: dict[str, str | int | float]
+
+
 class PhaseRecord(_Record):
     """One finished training phase."""
 
@@ -137,8 +237,11 @@ class Result(_Record):
     method: str
     sparsity: SparsityCount
     evaluation: Evaluation | None = None
+    sensitivity: Sensitivity | None = None
     phases: list[PhaseRecord] = Field(default_factory=list)
     bytes_on_disk: dict[str, int] = Field(default_factory=dict)
+    cost: Cost | None = None
+    survival: list[Survival] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=dict)
     machine: dict[str, str | int] = Field(default_factory=dict)
 

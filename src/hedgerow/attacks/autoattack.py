@@ -1,17 +1,18 @@
-"""AutoAttack (Croce & Hein, 2003.01690) through its own package, with its side effects contained."""
+"""AutoAttack (Croce & Hein, 2003.01690) and its parts, through its own package; its side effects are contained."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from hedgerow.attacks.crafting import check_images, crafting
-from hedgerow.errors import DataError
+from hedgerow.errors import DataError, ModelError
 from hedgerow.seeds import derive
 from hedgerow.stochastic import Averaged, averaged
 from hedgerow.threat import ThreatModel
@@ -19,6 +20,8 @@ from hedgerow.threat import ThreatModel
 _STANDARD_CLASSES = 10
 _DLR_TARGETED_CLASSES = 4
 _DLR_CLASSES = 3
+
+PackageAttack = Literal["apgd-ce", "fab", "fab-t", "square"]
 
 
 def describe(num_classes: int, *, stochastic: bool = False) -> str:
@@ -54,6 +57,56 @@ def autoattack(
     starts. The global random state, the model's mode, parameters and buffers are as before afterwards. Raises
     `DataError` for bad input.
     """
+    return _by_package(
+        model, x, y, threat=threat, num_classes=num_classes, seed=seed, batch_size=batch_size, tell=tell
+    )
+
+
+def package_attack(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    name: PackageAttack,
+    threat: ThreatModel,
+    num_classes: int,
+    seed: int = 0,
+    batch_size: int = 500,
+    queries: int | None = None,
+) -> Tensor:
+    """Return `[N, ...]` images as `autoattack` does, of one of its attacks with the settings that it has there.
+
+    `fab` and `fab-t` (1907.02044) look for the smallest change, to any class or to each of at most nine, which
+    counts where it is in the ball; `square` (1912.00049) asks for answers alone, 5000 times, or as often as
+    `queries` says, with its schedule shortened alike. FAB needs the same gradient each time, so that a stochastic
+    model is refused with `ModelError`.
+    """
+    return _by_package(
+        model,
+        x,
+        y,
+        threat=threat,
+        num_classes=num_classes,
+        seed=seed,
+        batch_size=batch_size,
+        only=[name],
+        queries=queries,
+    )
+
+
+def _by_package(  # noqa: PLR0913
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    threat: ThreatModel,
+    num_classes: int,
+    seed: int,
+    batch_size: int,
+    only: Sequence[PackageAttack] = (),
+    queries: int | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Tensor:
     check_images(x, y, num_classes)
     if x.dtype != torch.float32:
         raise DataError(f"images are {x.dtype}; AutoAttack runs in float32")
@@ -63,7 +116,6 @@ def autoattack(
         return x.clone()
     from pyautoattack import AutoAttack
 
-    targets = min(num_classes, _STANDARD_CLASSES) - 1
     found: Tensor
     with crafting(model) as inner, torch.random.fork_rng(), _contained(tell):
         judge = averaged(inner, seed=seed)
@@ -76,13 +128,26 @@ def autoattack(
             device=x.device,
             seed=derive(seed, "autoattack") % 2**31,
         )
+        targets = min(num_classes, _STANDARD_CLASSES) - 1
         attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = targets
-        if rand and num_classes < _DLR_CLASSES:
-            attack.attacks_to_run = ["apgd-ce"]
-        elif not rand and num_classes < _DLR_TARGETED_CLASSES:
-            attack.attacks_to_run = ["apgd-ce", "fab-t", "square"]
+        if queries is not None:
+            attack.square.n_queries, attack.square.rescale_schedule = queries, True
+        chosen = only or _instead(num_classes, rand=rand)
+        if rand and any(name.startswith("fab") for name in chosen):
+            raise ModelError(
+                "FAB needs the same gradient each time, and this model is stochastic; use fast or square"
+            )
+        if chosen:
+            attack.attacks_to_run = list(chosen)
         found, _ = attack.run_standard_evaluation(x, y, batch_size=batch_size)
     return found
+
+
+def _instead(num_classes: int, *, rand: bool) -> list[PackageAttack]:
+    """Return what can be run for so few classes that the protocol cannot; nothing where it can."""
+    if rand:
+        return ["apgd-ce"] if num_classes < _DLR_CLASSES else []
+    return ["apgd-ce", "fab-t", "square"] if num_classes < _DLR_TARGETED_CLASSES else []
 
 
 class _Forward(logging.Handler):

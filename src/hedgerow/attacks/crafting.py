@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from hedgerow.attacks.folding import folded
 from hedgerow.errors import DataError
 from hedgerow.sparsity.effective import frozen_weights
 
@@ -38,14 +39,16 @@ def unchanged_buffers(model: nn.Module) -> Iterator[None]:
 def crafting(model: nn.Module, mode: Mode = "eval") -> Iterator[nn.Module]:
     """Yield the bare model with weights as constants and every module in `mode`.
 
-    On leaving, the mode of each module is as before; no parameter's `.grad` and no buffer has changed
+    Convolutions and their batch norms are computed as one inside `folding`. On leaving, the mode of each module is
+    as before; no parameter's `.grad` and no buffer has changed
     (in `train` mode the buffers, such as running statistics, are put back).
     """
     inner = bare(model)
     modes = [(module, module.training) for module in inner.modules()]
     inner.train(mode == "train")
     try:
-        with unchanged_buffers(inner) if mode == "train" else nullcontext(), frozen_weights(inner):
+        aside = unchanged_buffers(inner) if mode == "train" else nullcontext()
+        with aside, frozen_weights(inner), folded(inner):
             yield inner
     finally:
         for module, training in modes:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from hedgerow.attacks.crafting import check_images, crafting
-from hedgerow.attacks.template import ascend
-from hedgerow.seeds import derive
-from hedgerow.stochastic import Averaged, averaged
+from hedgerow.attacks.losses import cross_entropy
+from hedgerow.attacks.survivors import climb, until_broken
 from hedgerow.threat import ThreatModel
 
 
@@ -34,54 +30,13 @@ def pgd(
     each gradient and judged by another, both from `seed`; give it as `Averaged` for the means of several draws.
     Raises `DataError` for bad pixels or labels.
     """
-    check_images(x, y)
     size = float(threat.eps) / 4 if step_size is None else step_size
-    adversarial = x.clone()
-    with crafting(model) as inner:
-        judge = averaged(inner, seed=seed)
-        survivors = torch.cat([judge(xs).argmax(1) == ys for xs, ys in _chunks(x, y, batch_size)])
-        for restart in range(restarts):
-            attacked = judge.at("pgd", seed, restart) if isinstance(judge, Averaged) else judge
-            generator = torch.Generator(device=x.device).manual_seed(derive(seed, "pgd", restart))
-            starts = threat.random_start(x, generator)
-            for index in torch.split(survivors.nonzero().flatten(), batch_size):
-                found, broken = _one_restart(
-                    attacked, x[index], y[index], starts[index], threat=threat, steps=steps, step_size=size
-                )
-                adversarial[index] = found
-                survivors[index[broken]] = False
-    return adversarial
 
+    def attempt(model: nn.Module, x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
+        def loss(logits: Tensor, index: Tensor | slice) -> Tensor:
+            return cross_entropy(logits, y[index])
 
-def _one_restart(
-    model: nn.Module,
-    x: Tensor,
-    y: Tensor,
-    start: Tensor,
-    *,
-    threat: ThreatModel,
-    steps: int,
-    step_size: float,
-) -> tuple[Tensor, Tensor]:
-    broken = torch.zeros(len(x), dtype=torch.bool, device=x.device)
+        return climb(model, x, y, start, threat=threat, loss=loss, steps=steps, step_size=size)
 
-    def stop(logits: Tensor, index: Tensor | slice) -> Tensor:
-        wrong = logits.argmax(1) != y[index]
-        broken[index] = wrong
-        return wrong
-
-    found = ascend(
-        model,
-        x,
-        threat=threat,
-        start=start,
-        loss=lambda logits, index: F.cross_entropy(logits, y[index], reduction="none"),
-        steps=steps,
-        step_size=step_size,
-        stop=stop,
-    )
-    return found, broken
-
-
-def _chunks(x: Tensor, y: Tensor, size: int) -> list[tuple[Tensor, Tensor]]:
-    return list(zip(torch.split(x, size), torch.split(y, size), strict=True))
+    tries = [attempt] * restarts
+    return until_broken(model, x, y, tries, name="pgd", threat=threat, seed=seed, batch_size=batch_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,36 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hedgerow.attacks import autoattack, check_images, crafting, pgd
+from hedgerow.attacks import Scene, autoattack, check_images, crafting, pgd
 from hedgerow.attacks.autoattack import describe
 from hedgerow.errors import CheckpointError, DataError
 from hedgerow.evaluation.judging import describe_judge, judged
+from hedgerow.evaluation.protocol import Protocol
 from hedgerow.evaluation.statistics import wilson
 from hedgerow.files import fingerprint, read_tensors, write_tensors
 from hedgerow.result import Evaluation, Measure, Verdict
 from hedgerow.seeds import derive
 from hedgerow.stochastic import Averaged, averaged
+from hedgerow.team import team
 from hedgerow.threat import ThreatModel
 
 _BALL_TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True)
-class Protocol:
-    """What is run: PGD steps and restarts (step eps / 4), AutoAttack or not, images per batch, seed.
-
-    For stochastic models alone: PGD's gradients are means over `eot` draws, predictions go by the mean logits of
-    `draws` others; 10 each unless said.
-    """
-
-    pgd_steps: int = 50
-    pgd_restarts: int = 5
-    autoattack: bool = True
-    batch_size: int = 500
-    seed: int = 0
-    # Not in the repr, which is part of a kept batch's identity: there the model's own repr has them.
-    eot: int | None = field(default=None, repr=False)
-    draws: int | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,6 +47,16 @@ class _Job:
     tell: Callable[[str], None] | None = field(default=None, repr=False)
     judge: Averaged | None = field(default=None, repr=False)
 
+    def scene(self, seed: int) -> Scene:
+        """Return what the attacks are told."""
+        return Scene(
+            threat=self.threat,
+            num_classes=self.classes,
+            seed=seed,
+            batch_size=self.protocol.batch_size,
+            stochastic=self.judge is not None,
+        )
+
 
 def evaluate(
     model: nn.Module,
@@ -74,13 +69,13 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Evaluated:
-    """Return accuracy on clean images, under PGD, under AutoAttack, and under the worst of them per example.
+    """Return accuracy on clean images, under PGD, AutoAttack, further attacks, and the worst of them per example.
 
     `x` is `[N, C, H, W]` float in [0,1], `y` `[N]` int64; work is in float32 and `eval` mode, and leaves the
     model as it was. Each attack attacks every image that is classified correctly. With a `folder`, finished
-    batches are kept there and not computed again for the same model, images and protocol; `progress(done,
-    total)` is told of each, and `tell` of AutoAttack's own progress. Raises `DataError` for bad pixels or
-    labels, or no images.
+    batches are kept there and not computed again for the same model, images and protocol, and several processes
+    share them out. `progress(done, total)` is told of each, and `tell` of AutoAttack's own progress. Raises
+    `DataError` for bad pixels or labels, no images, or an attack that is not made for the threat's norm.
 
     A model that is stochastic, says so or gives itself away by answers that vary, is judged by the mean of seeded
     draws and attacked with gradients averaged over others (`Averaged`; one that is given keeps its own settings).
@@ -90,19 +85,30 @@ def evaluate(
     x = x.float()
     if len(x) == 0:
         raise DataError("there is no image to evaluate on")
+    for name, attack in protocol.attacks.items():
+        if threat.norm not in attack.norms:
+            raise DataError(f"attack {name!r} is for {' and '.join(attack.norms)} threats; this one is {threat}")
     size = protocol.batch_size
     with crafting(model) as inner, torch.no_grad():
         judge = judged(inner, x, eot=protocol.eot, draws=protocol.draws, seed=protocol.seed)
         averaged_one = judge if isinstance(judge, Averaged) else None
         job = _Job(threat, judge(x[:1]).shape[1], protocol, tell, averaged_one)
         check_images(x, y, job.classes)
-        parts = []
-        for number, start in enumerate(range(0, len(x), size)):
+
+        def part(number: int) -> dict[str, Tensor]:
             path = folder and folder / f"chunk-{number:04d}.safetensors"
-            chunk = slice(start, start + size)
-            parts.append(_kept_chunk(judge, x[chunk], y[chunk], job, number, path))
+            chunk = slice(number * size, (number + 1) * size)
+            found = _kept_chunk(judge, x[chunk], y[chunk], job, number, path)
             if progress:
-                progress(min(start + size, len(x)), len(x))
+                progress(min(chunk.stop, len(x)), len(x))
+            return found
+
+        numbers, members = range(-(-len(x) // size)), team()
+        if folder is not None and members.world > 1:  # each process its batches, then all read all of them
+            for number in numbers[members.rank :: members.world]:
+                part(number)
+            members.wait()
+        parts = [part(number) for number in numbers]
     merged = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     return _judge(merged, x, y, job)
 
@@ -112,7 +118,8 @@ def _kept_chunk(
 ) -> dict[str, Tensor]:
     if path is None:
         return _attack_chunk(model, x, y, job, number)
-    identity = fingerprint([*model.state_dict().values(), x, y], f"{job} {model}")
+    further = f" {dict(job.protocol.attacks)}" if job.protocol.attacks else ""
+    identity = fingerprint([*model.state_dict().values(), x, y], f"{job} {model}{further}")
     try:
         kept, metadata = read_tensors(path)
         if metadata.get("identity") == identity:
@@ -120,7 +127,7 @@ def _kept_chunk(
     except CheckpointError:
         pass  # absent or cut short: computed below
     found = _attack_chunk(model, x, y, job, number)
-    write_tensors(path, found, {"identity": identity, "threat": str(job.threat)})
+    write_tensors(path, found, {"identity": identity, "threat": str(job.threat)}, everyone=True)
     return found
 
 
@@ -157,6 +164,8 @@ def _attack_chunk(model: nn.Module, x: Tensor, y: Tensor, job: _Job, number: int
     found = {"clean": clean}
     seconds = []
     attacks = {"pgd": by_pgd, **({"autoattack": by_autoattack} if protocol.autoattack else {})}
+    for name, one in protocol.attacks.items():
+        attacks[name] = functools.partial(one, model, x[right], y[right], job.scene(seed))
     for name, attack in attacks.items():
         before = time.monotonic()
         images = x.clone()
@@ -169,7 +178,7 @@ def _attack_chunk(model: nn.Module, x: Tensor, y: Tensor, job: _Job, number: int
 
 
 def _judge(found: dict[str, Tensor], x: Tensor, y: Tensor, job: _Job) -> Evaluated:
-    names = [name for name in ("pgd", "autoattack") if f"{name}_images" in found]
+    names = [name for name in ("pgd", "autoattack", *job.protocol.attacks) if f"{name}_images" in found]
     standing = {"clean": found["clean"] == y}
     for name in names:
         standing[name] = standing["clean"] & (found[f"{name}_predictions"] == y)
@@ -231,12 +240,11 @@ def measure(correct: Tensor, how: str, seed: int, seconds: float = 0.0) -> Measu
 
 
 def verdict(standing: dict[str, bool]) -> Verdict:
-    """Return the word for one example: what breaks it first, of clean, PGD, AutoAttack."""
+    """Return the word for one example: what breaks it first, of clean, PGD, AutoAttack, then further attacks."""
     if not standing["clean"]:
         return "misclassified"
-    if not standing["pgd"]:
-        return "broken by pgd"
-    return "robust" if standing.get("autoattack", True) else "broken by autoattack"
+    breakers = [name for name, stands in standing.items() if name not in ("clean", "worst_case") and not stands]
+    return f"broken by {breakers[0]}" if breakers else "robust"
 
 
 def _how(name: str, job: _Job) -> str:
@@ -244,11 +252,15 @@ def _how(name: str, job: _Job) -> str:
     steps = f"PGD-{protocol.pgd_steps} on cross-entropy, step eps/4, {protocol.pgd_restarts} random restarts"
     if job.judge is not None:
         steps += f", EOT {job.judge.eot}"
+    others = "".join(f", {other}" for other in protocol.attacks)
+    run = f" (PGD{', AutoAttack' if protocol.autoattack else ''}{others})" if others else ""
+    scene = job.scene(protocol.seed)
     attack = {
         "clean": "unchanged images",
         "pgd": f"{steps}, {threat}",
         "autoattack": f"{describe(job.classes, stochastic=job.judge is not None)}, {threat}",
-        "worst_case": f"correct under every attack run, {threat}",
+        "worst_case": f"correct under every attack run{run}, {threat}",
+        **{other: f"{one.describe(scene)}, {threat}" for other, one in protocol.attacks.items()},
     }[name]
     return attack if job.judge is None else f"{attack}; {describe_judge(job.judge)}"
 

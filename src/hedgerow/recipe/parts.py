@@ -12,9 +12,16 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from hedgerow.errors import HedgerowError
 from hedgerow.recipe.problems import describe_errors, describe_failure
-from hedgerow.recipe.schema import DataSection, ObjectiveSection, PhasesSection, PruningSection, ThreatSection
+from hedgerow.recipe.schema import (
+    AttackSection,
+    DataSection,
+    ObjectiveSection,
+    PhasesSection,
+    PruningSection,
+    ThreatSection,
+)
 from hedgerow.registry import Registry, UnknownNameError
-from hedgerow.threat import ThreatModel
+from hedgerow.threat import ThreatModel, parse_fraction
 
 
 def part_problems(raw: Mapping[str, Any]) -> list[str]:
@@ -43,7 +50,53 @@ def part_problems(raw: Mapping[str, Any]) -> list[str]:
         values = _dig(raw, path)
         if isinstance(values, Mapping):
             problems += _problems_of(path, key, registry, section, values, context if build else None)
+    problems += _attack_problems(raw, context["threat"]) + _curve_problems(raw, context["threat"])
     return problems + _average_problems(raw) + _combination_problems(raw)
+
+
+def _attack_problems(raw: Mapping[str, Any], threat: ThreatModel) -> list[str]:
+    """Check names and settings of further attacks, that each is made for the threat's norm and is there once."""
+    from hedgerow.attacks import ATTACKS
+
+    listed = _dig(raw, "evaluation.attacks")
+    problems: list[str] = []
+    names: list[str] = []
+    for i, entry in enumerate(listed if isinstance(listed, list) else []):
+        path = f"evaluation.attacks.{i}"
+        values = {"name": entry} if isinstance(entry, str) else entry
+        if not isinstance(values, Mapping) or not isinstance(values.get("name"), str):
+            continue  # the schema says so
+        name = values["name"]
+        if name in ("pgd", "autoattack"):
+            key = "pgd_steps and pgd_restarts set it" if name == "pgd" else "autoattack: true runs it"
+            problems.append(f"{path} = {name!r}: not a further attack; evaluation.{key}")
+            continue
+        found = _problems_of(path, "name", ATTACKS, AttackSection, values, {})
+        if not found and threat.norm not in (norms := ATTACKS[name].norms):
+            found = [f"{path} = {name!r}: made for {' and '.join(norms)}, and threat.norm is {threat.norm}"]
+        if name in names:
+            found.append(f"{path} = {name!r}: is there already; one measure, one name")
+        names.append(name)
+        problems += found
+    return problems
+
+
+def _curve_problems(raw: Mapping[str, Any], threat: ThreatModel) -> list[str]:
+    """Say which radii of the security curve cannot be attacked at."""
+    listed = _dig(raw, "evaluation.curve")
+    problems = []
+    for i, value in enumerate(listed if isinstance(listed, list) else []):
+        path = f"evaluation.curve.{i}"
+        try:
+            eps = parse_fraction(value)
+        except ValueError:
+            continue  # the schema says so
+        try:
+            if threat.with_eps(eps).eps == 0:
+                problems.append(f"{path} = {value!r}: a radius of 0 attacks nothing; `clean` is that accuracy")
+        except ValueError as error:
+            problems.append(f"{path} = {value!r}: {error}")
+    return problems
 
 
 def _combination_problems(raw: Mapping[str, Any]) -> list[str]:

@@ -72,6 +72,7 @@ def _without_union_tags(schema: type[BaseModel], location: list[str]) -> list[st
     """Drop the branch names that pydantic adds to the location of a value of several types (`float`, `int`)."""
     current: type[BaseModel] | None = schema
     kept: list[str] = []
+    items: type[BaseModel] | None = None  # the section that a list is of
     keyed = False  # whether what comes next is a key of a plain mapping, such as the grid
     for part in location:
         fields = current.model_fields if current is not None else {}
@@ -79,7 +80,9 @@ def _without_union_tags(schema: type[BaseModel], location: list[str]) -> list[st
             kept.append(part)
             annotation = fields[part].annotation
             current, keyed = _fields_of(annotation), _has_keys(annotation)
+            items = _fields_of(typing.get_args(annotation)[0]) if typing.get_origin(annotation) is list else None
         elif current is not None or keyed or part.isdigit():
             kept.append(part)
+            current, items = (items, None) if part.isdigit() and items is not None else (current, items)
             keyed = keyed and part.isdigit()  # the number of a mapping in a list comes before its key
     return kept

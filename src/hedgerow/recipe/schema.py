@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
 )
 
+from hedgerow.bounds import Method
 from hedgerow.sparsity import Budget
 from hedgerow.threat import Norm, ThreatModel, parse_fraction
 from hedgerow.training.plan import OptimiserName, ScheduleName, Select
@@ -142,17 +143,39 @@ class PhasesSection(_Section):
     finetune: FinetuneSection = Field(default_factory=FinetuneSection)
 
 
+class AttackSection(_Section):
+    """One further attack, by its name alone or with settings of its own as further keys."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class EvaluationSection(_Section):
     """What the finished network is put through; `examples` test images, all of them when null.
 
+    `attacks` are run beside PGD and AutoAttack, and the worst case per example is over all of them.
+
     `eot` and `draws` are of stochastic networks alone: the draws that PGD's gradients are averaged over, and those
-    whose mean logits predict; 10 each when null.
+    whose mean logits predict; 10 each when null. `verify` names bounds that look for proofs on the same images.
+
+    `curve` lists further radii for PGD on the same images. `sensitivity` is a share: that much of one layer alone
+    is zeroed, for each layer in turn, and PGD is run on `sensitivity_examples` validation images.
     """
 
     examples: Count | None = None
     pgd_steps: Count = 50
     pgd_restarts: Count = 5
     autoattack: bool = True
+    attacks: list[Annotated[AttackSection, BeforeValidator(_named)]] = []
+    verify: Method | None = None
+    curve: list[Exact] = []
+    sensitivity: Annotated[float, Field(gt=0, le=1)] | None = None
+    sensitivity_examples: Count = 200
     eot: Count | None = None
     draws: Count | None = None
     batch_size: Count = 500
@@ -164,6 +187,7 @@ class Recipe(_Section):
 
     A grid may also be a list of such products, carried out in their order. `methods` holds settings that a method
     takes wherever a grid or a comparison runs it, as `{method: {key path: value}}`; the grid's own values win.
+    `sync_bn`: several processes (`--devices`) normalise over the batch of all of them, as one alone would.
     """
 
     name: str
@@ -171,6 +195,7 @@ class Recipe(_Section):
     seed: int = Field(0, ge=0)
     precision: Precision = "float32"
     channels_last: bool = False
+    sync_bn: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: DataSection = Field(default_factory=DataSection)
     model: ModelSection = Field(default_factory=ModelSection)

@@ -11,23 +11,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hedgerow.certify import CERTIFIERS, Certifier, Ledger, Shard, gather
+from hedgerow.certify import CERTIFIERS, Certifier, Ledger, Shard, gather, identify
 from hedgerow.errors import CertificationError, RecipeError
 from hedgerow.evaluation import summarise_certificates
-from hedgerow.files import fingerprint, write_text
+from hedgerow.files import write_text
 from hedgerow.pipeline import dataset_of, device_of, model_of
 from hedgerow.recipe import construct
 from hedgerow.recipe.parts import option_model
 from hedgerow.recipe.problems import describe_errors
 from hedgerow.reevaluate import read_target
-from hedgerow.report.canvas import standalone
 from hedgerow.report.certified import certified_plot, certified_table
 from hedgerow.report.words import duration
 from hedgerow.result import Certification
 from hedgerow.runfolder import load_weights, one_writer
-from hedgerow.threat import parse_fraction
+from hedgerow.threat import ThreatModel, parse_fraction
 
-_SCHEMA = 1  # of kept evidence: raised when the same settings come to mean other draws
 _TELL_EVERY = 5.0
 
 
@@ -82,14 +80,13 @@ def certify_target(
     another certification, `RecipeError` for options that the method does not take, and what `gather` raises.
     """
     loaded, weights = read_target(target, recipe, changes or {})
-    certifier = certifier_of(order.method, order.options, loaded.seed)
+    certifier = certifier_of(order.method, order.options, loaded.seed, loaded.threat.build())
     data, device = dataset_of(loaded), device_of(loaded)
     model = model_of(loaded, data)
     load_weights(model, weights)
     model.to(device)
     test = data.test.take(order.examples or loaded.evaluation.examples, loaded.seed).to(device)
-    network = fingerprint(model.state_dict().values(), f"{model} {list(model.state_dict())}")
-    identity = {"schema": _SCHEMA, "method": order.method, "device": device.type, "network": network}
+    identity = identify(model, certifier, order.method, device)
     folder = out or default_folder(target, certifier, order.method)
     shard, deadline = order.shard, time.monotonic() + 60 * (order.minutes or math.inf)
     with one_writer(folder / "evidence" / str(shard)):
@@ -99,7 +96,7 @@ def certify_target(
             certifier,
             positions=test.positions.tolist(),
             batch_size=loaded.evaluation.batch_size,
-            ledger=Ledger(folder / "evidence", {**identity, **certifier.settings()}, shard),
+            ledger=Ledger(folder / "evidence", identity, shard),
             shard=shard,
             progress=_Progress(f"{loaded.name} {order.method} {shard.number}/{shard.count}", tell),
             stop=lambda: time.monotonic() > deadline,
@@ -108,7 +105,7 @@ def certify_target(
         return Certified(folder, len(found), len(test), None)
     labels = dict(zip(test.positions.tolist(), test.labels.tolist(), strict=True))
     record = summarise_certificates(
-        certifier, found, labels, method=order.method, network=network, split="test", radii=order.radii
+        certifier, found, labels, method=order.method, network=identity["network"], split="test", radii=order.radii
     )
     write_certification(record, folder)
     return Certified(folder, len(found), len(test), record)
@@ -117,11 +114,13 @@ def certify_target(
 def write_certification(record: Certification, folder: Path) -> None:
     """Write the record, the table and the plot; the same record gives the same bytes."""
     write_text(folder / "certify.csv", certified_table(record))
-    write_text(folder / "certify.svg", standalone(certified_plot(record, "certified")))
+    write_text(folder / "certify.svg", certified_plot(record, "certified").svg())
     write_text(folder / "certify.json", record.model_dump_json(indent=1) + "\n")
 
 
-def certifier_of(method: str, options: Mapping[str, Any], seed: int) -> Certifier:
+def certifier_of(
+    method: str, options: Mapping[str, Any], seed: int, threat: ThreatModel | None = None
+) -> Certifier:
     """Return a registered method, or one by `package.module:name`, with its options.
 
     Raises `UnknownNameError`, `RecipeError` for options that it does not take or misses, and its own errors.
@@ -132,7 +131,7 @@ def certifier_of(method: str, options: Mapping[str, Any], seed: int) -> Certifie
         accepted.model_validate(options)
     except ValidationError as error:
         raise RecipeError(f"certify --method {method}", describe_errors(accepted, error)) from error
-    made: Certifier = construct(part, options, seed=seed)
+    made: Certifier = construct(part, options, seed=seed, threat=threat or ThreatModel())
     return made
 
 

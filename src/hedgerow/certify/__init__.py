@@ -5,13 +5,15 @@ from hedgerow.registry import import_folder
 
 import_folder(__name__, list(__path__))
 
-from hedgerow.certify.gather import certify, gather  # noqa: E402
+from hedgerow.certify.bounds import Bounds  # noqa: E402
+from hedgerow.certify.gather import certify, gather, identify  # noqa: E402
 from hedgerow.certify.ledger import Ledger, Shard  # noqa: E402
 from hedgerow.certify.smoothing import Smoothing  # noqa: E402
 from hedgerow.certify.statistics import certified_radius, lower_confidence, predicted_class  # noqa: E402
 
 __all__ = [
     "CERTIFIERS",
+    "Bounds",
     "Certifier",
     "Evidence",
     "Ledger",
@@ -21,6 +23,7 @@ __all__ = [
     "certified_radius",
     "certify",
     "gather",
+    "identify",
     "lower_confidence",
     "predicted_class",
 ]

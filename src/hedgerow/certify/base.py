@@ -30,7 +30,8 @@ class Proof:
 class Certifier(Protocol):
     """A way to certify; `examine` looks at the network, `conclude` needs the evidence alone.
 
-    Made from keyword-only options, which the command line passes on, and the recipe's `seed`, if it takes one.
+    Made from keyword-only options, which the command line passes on, and the recipe's `seed` and `threat`, if it
+    takes them.
     """
 
     @property

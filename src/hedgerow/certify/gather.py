@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,14 @@ from hedgerow.certify.ledger import Kept, Ledger, Shard
 from hedgerow.certify.statistics import check_draws
 from hedgerow.errors import CheckpointError, DataError
 from hedgerow.files import fingerprint
+
+SCHEMA = 1  # of kept evidence: raised when the same settings come to mean other evidence
+
+
+def identify(model: nn.Module, certifier: Certifier, method: str, device: torch.device) -> dict[str, Any]:
+    """Return all that the evidence of `gather` depends on beside the images: what heads a ledger of it."""
+    network = fingerprint(model.state_dict().values(), f"{model} {list(model.state_dict())}")
+    return {"schema": SCHEMA, "method": method, "device": device.type, "network": network, **certifier.settings()}
 
 
 def certify(

@@ -38,3 +38,7 @@ class NumericsError(HedgerowError):
 
 class MissingPackageError(HedgerowError):
     """Something was asked for that needs a package which is not installed."""
+
+
+class TeamError(HedgerowError):
+    """The processes of a run could not be started, or one of them has ended."""

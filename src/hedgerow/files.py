@@ -15,10 +15,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hedgerow.errors import CheckpointError
+from hedgerow.team import team
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> Path:
-    """Call `write` on a neighbouring temporary file, flush it to disk and rename it to `path`."""
+def cache_folder() -> Path:
+    """Return `$HEDGEROW_CACHE`, or `~/.cache/hedgerow`: for what is made again when it is not there."""
+    return Path(os.environ.get("HEDGEROW_CACHE") or "~/.cache/hedgerow").expanduser()
+
+
+def write_atomically(path: Path, write: Callable[[Path], object], *, everyone: bool = False) -> Path:
+    """Call `write` on a neighbouring temporary file, flush it to disk and rename it to `path`.
+
+    Of several processes that work on one run the first writes, the others do nothing.
+    """
+    if not (everyone or team().first):
+        return path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -41,10 +52,15 @@ def write_json(path: Path, value: Any) -> Path:
     return write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> Path:
-    """Write tensors as safetensors, atomically. Tensors are copied to plain contiguous CPU memory first."""
+def write_tensors(
+    path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None, *, everyone: bool = False
+) -> Path:
+    """Write tensors as safetensors, atomically. Tensors are copied to plain contiguous CPU memory first.
+
+    Of several processes only the first writes, unless `everyone` does, each its own file.
+    """
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    return write_atomically(path, lambda p: save_file(plain, p, metadata=metadata))
+    return write_atomically(path, lambda p: save_file(plain, p, metadata=metadata), everyone=everyone)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

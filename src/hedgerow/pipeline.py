@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from hedgerow.attacks import ATTACKS
 from hedgerow.data import Dataset, load_dataset
-from hedgerow.description import describe
+from hedgerow.description import describe, granularity_of
 from hedgerow.errors import CheckpointError
-from hedgerow.evaluation import Evaluated, Protocol, evaluate, quick_accuracy
+from hedgerow.evaluation import (
+    Evaluated,
+    Protocol,
+    add_curve,
+    add_verified,
+    check_verifiable,
+    evaluate,
+    layer_sensitivity,
+    quick_accuracy,
+)
 from hedgerow.files import write_tensors
+from hedgerow.gallery import write_gallery
 from hedgerow.models import build_model
 from hedgerow.objectives import OBJECTIVES, Objective
+from hedgerow.physical import CHECK, physical
 from hedgerow.pruners import PRUNERS, Dense, FixedMask, Pruner
 from hedgerow.recipe import ObjectiveSection, PhaseSection, Recipe, construct, own_options
-from hedgerow.result import PhaseRecord, Result, load_result
+from hedgerow.result import PhaseRecord, Result, Sensitivity, load_result
 from hedgerow.runfolder import RunFolder, load_weights
 from hedgerow.sparsity import Budget, Masks, prunable_weights
+from hedgerow.team import team
 from hedgerow.threat import ThreatModel
 from hedgerow.training import Display, MetricsFile, Plan, Setting, train
 from hedgerow.training.precision import FABRIC, chosen_precision, emulated
@@ -52,9 +66,12 @@ def run_one(recipe: Recipe, path: Path, *, command: str = "", dataset: Dataset |
         records, masks = run_phases(bench, model)
     write_tensors(folder.model, model.state_dict())
     write_tensors(folder.masks, {name: mask.to(torch.uint8) for name, mask in masks.items()})
+    team().wait()
     result = describe(recipe, bench.dataset, model, records, weights=folder.model, command=command)
     result.evaluation = evaluate_model(bench, model).record
+    result.sensitivity = sensitivity_of(bench, model)
     result.save(folder.result)
+    team().wait()  # the next run may read what this one wrote
     return result
 
 
@@ -64,11 +81,19 @@ def set_up(recipe: Recipe, path: Path, dataset: Dataset | None = None) -> tuple[
     folder.holds(recipe)
     data = dataset or dataset_of(recipe)
     model = model_of(recipe, data)
+    check_bounds(recipe, model, data)
     folder.open(recipe)
     bench = Bench(recipe, folder, data, recipe.threat.build(), device_of(recipe), Display(recipe.name))
     if warning := emulated(recipe.precision, bench.device):
         bench.display.say(f"{recipe.name} {warning}")
     return bench, model
+
+
+def check_bounds(recipe: Recipe, model: nn.Module, data: Dataset) -> None:
+    """Raise `ModelError` when the recipe verifies and bounds do not cover the network."""
+    if recipe.evaluation.verify:
+        sample = data.validation.take(2, recipe.seed).pixels()
+        check_verifiable(model, sample, method=recipe.evaluation.verify, threat=recipe.threat.build())
 
 
 def pretrain_only(recipe: Recipe, path: Path, *, dataset: Dataset | None = None) -> None:
@@ -136,6 +161,7 @@ def run_phase(
         precision=FABRIC[chosen_precision(recipe.precision, bench.device)],
         accelerator=bench.device.type,
         channels_last=recipe.channels_last,
+        sync_bn=recipe.sync_bn,
         validate=lambda m: quick_accuracy(m, pixels, validation.labels, threat=bench.threat, seed=recipe.seed),
         listeners=(MetricsFile(folder.metrics), bench.display),
     )
@@ -152,8 +178,9 @@ def run_phase(
         alarm_epoch=out.alarm_epoch,
     )
     folder.save_phase(record, model, out.masks)
-    for leftover in folder.checkpoints.glob(f"{name}-*.pt"):
-        leftover.unlink()
+    if team().first:
+        for leftover in folder.checkpoints.glob(f"{name}-*.pt"):
+            leftover.unlink()
     return record, out.masks
 
 
@@ -161,50 +188,61 @@ def evaluate_model(bench: Bench, model: nn.Module) -> Evaluated:
     """Evaluate on the test split as the recipe says; keep the attacked images and a gallery of them."""
     section, recipe = bench.recipe.evaluation, bench.recipe
     test = bench.dataset.test.take(section.examples, recipe.seed).to(bench.device)
+    attacked = physical(model.to(bench.device), test.pixels(), granularity_of(recipe))
+    protocol = Protocol(
+        pgd_steps=section.pgd_steps,
+        pgd_restarts=section.pgd_restarts,
+        autoattack=section.autoattack,
+        attacks={one.name: construct(ATTACKS[one.name], own_options(one)) for one in section.attacks},
+        batch_size=section.batch_size,
+        seed=recipe.seed,
+        eot=section.eot,
+        draws=section.draws,
+    )
+    images = (test.pixels(), test.labels)
+    same: dict[str, Any] = {"threat": bench.threat, "folder": bench.folder.evaluation}
+
+    def told(done: int, total: int, what: str = "evaluated") -> None:
+        bench.display.say(f"{recipe.name} {what} {done}/{total} images")
+
     found = evaluate(
-        model.to(bench.device),
-        test.pixels(),
-        test.labels,
-        threat=bench.threat,
-        protocol=Protocol(
-            pgd_steps=section.pgd_steps,
-            pgd_restarts=section.pgd_restarts,
-            autoattack=section.autoattack,
-            batch_size=section.batch_size,
-            seed=recipe.seed,
-            eot=section.eot,
-            draws=section.draws,
-        ),
-        folder=bench.folder.evaluation,
-        progress=lambda done, total: bench.display.say(f"{recipe.name} evaluated {done}/{total} images"),
+        attacked.model,
+        *images,
+        protocol=protocol,
+        progress=told,
         tell=lambda text: bench.display.say(f"{recipe.name} {text}"),
+        **same,
     )
     found.record.split, found.record.examples = "test", test.positions.tolist()
-    shown = worth_showing(test.labels, found.clean_predictions == test.labels, section.gallery)
-    attack = "AutoAttack and PGD" if section.autoattack else "PGD"
-    write_tensors(
-        bench.folder.gallery,
-        {
-            "clean": test.images[shown],
-            "adversarial": found.adversarial[shown],
-            "labels": test.labels[shown],
-            "clean_predictions": found.clean_predictions[shown],
-            "adversarial_predictions": found.adversarial_predictions[shown],
-        },
-        {"eps": str(bench.threat.eps), "norm": bench.threat.norm, "attack": attack},
-    )
+    if attacked.remark:
+        found.record.checks[CHECK], found.record.numbers[CHECK] = attacked.same, attacked.remark
+    if section.curve:
+        same["progress"] = partial(told, what="attacked at another radius")
+        add_curve(found.record, attacked.model, *images, radii=section.curve, protocol=protocol, **same)
+    if section.verify:
+        same.update(progress=partial(told, what="verified"), batch_size=section.batch_size)
+        add_verified(found.record, model, *images, method=section.verify, **same)
+    run = [*(["AutoAttack"] if section.autoattack else []), "PGD", *(one.name for one in section.attacks)]
+    attack, count = " and ".join(run), section.gallery
+    write_gallery(bench.folder.gallery, test, found, threat=bench.threat, attack=attack, count=count)
     return found
 
 
-def worth_showing(labels: torch.Tensor, right: torch.Tensor, count: int) -> torch.Tensor:
-    """Return the positions of `count` images in turn of each class, those that had to be attacked first."""
-    seen: dict[tuple[bool, int], int] = {}
-    keys = []
-    for position, (label, correct) in enumerate(zip(labels.tolist(), right.tolist(), strict=True)):
-        turn = seen.get((correct, label), 0)
-        seen[correct, label] = turn + 1
-        keys.append((not correct, turn, label, position))
-    return torch.tensor([key[-1] for key in sorted(keys)[:count]], dtype=torch.int64)
+def sensitivity_of(bench: Bench, model: nn.Module) -> Sensitivity | None:
+    """Measure the network layer by layer on validation images, where the recipe asks for it."""
+    section, seed = bench.recipe.evaluation, bench.recipe.seed
+    if section.sensitivity is None:
+        return None
+    bench.display.say(f"{bench.recipe.name} measures the sensitivity of its layers")
+    some = bench.dataset.validation.take(section.sensitivity_examples, seed).to(bench.device)
+    return layer_sensitivity(
+        model,
+        some.pixels(),
+        some.labels,
+        share=section.sensitivity,
+        threat=bench.threat,
+        protocol=Protocol(pgd_steps=10, pgd_restarts=1, autoattack=False, seed=seed),
+    )
 
 
 def dataset_of(recipe: Recipe) -> Dataset:
@@ -254,4 +292,4 @@ def device_of(recipe: Recipe) -> torch.device:
     """Return the device of a recipe; `auto` takes a GPU when there is one."""
     if recipe.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(recipe.device)
+    return torch.device(recipe.device)  # of several processes each has made its own GPU the current one

@@ -11,11 +11,13 @@ import torch
 import yaml
 from torch import nn
 
+from hedgerow.compact import read_sparse
 from hedgerow.errors import CheckpointError, ModelError, RecipeError
 from hedgerow.files import read_tensors, write_tensors, write_text
 from hedgerow.recipe import Recipe, parse_recipe
 from hedgerow.result import PhaseRecord
 from hedgerow.sparsity import Masks
+from hedgerow.team import team
 
 
 def _without_grid(recipe: Recipe) -> Recipe:
@@ -135,9 +137,13 @@ def load_into(model: nn.Module, state: dict[str, torch.Tensor], path: Path) -> N
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a user's weights from `.safetensors`, or from a weights-only `torch.save` file; executes nothing."""
+    """Load a user's weights from `.safetensors`, from a sparse file, or from a weights-only `torch.save` file.
+
+    Nothing in the file is executed.
+    """
     if path.suffix == ".safetensors":
-        load_into(model, read_tensors(path)[0], path)
+        tensors, metadata = read_tensors(path)
+        load_into(model, read_sparse(path).state_dict() if "hedgerow" in metadata else tensors, path)
         return
     from hedgerow.files import load_checkpoint
 
@@ -150,6 +156,9 @@ def one_writer(path: Path) -> Iterator[None]:
     """Hold the run folder for this process; a second one is told so instead of spoiling it."""
     import fcntl
 
+    if not team().first:  # the first process holds it for all of them
+        yield
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hedgerow.team import drawn_like
+
 Norm = Literal["linf", "l2"]
 
 
@@ -84,11 +86,11 @@ class ThreatModel:
     def random_start(self, original: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return a point drawn uniformly from the ball around each image, cut to the pixel range."""
         if self.norm == "linf":
-            noise = torch.empty_like(original).uniform_(-1.0, 1.0, generator=generator)
+            noise = drawn_like(original, lambda t: t.uniform_(-1.0, 1.0, generator=generator))
             return self.project(original + float(self.eps) * noise, original)
-        direction = torch.empty_like(original).normal_(generator=generator)
-        radius = torch.empty(len(original), device=original.device, dtype=original.dtype)
-        radius.uniform_(generator=generator).pow_(1.0 / max(1, original[:1].numel()))
+        direction = drawn_like(original, lambda t: t.normal_(generator=generator))
+        radius = drawn_like(original.new_empty(len(original)), lambda t: t.uniform_(generator=generator))
+        radius.pow_(1.0 / max(1, original[:1].numel()))
         scale = radius.view(-1, *[1] * (original.dim() - 1)) / per_example_norm(direction).clamp_min(1e-12)
         return self.project(original + float(self.eps) * direction * scale, original)
 

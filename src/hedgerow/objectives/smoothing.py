@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from hedgerow.objectives.base import OBJECTIVES, Scalars, accuracy
 from hedgerow.objectives.trades import kl_from_clean, log_probabilities
+from hedgerow.team import drawn_like
 
 Form = Literal["stability", "gaussian"]
 _BETA = 6.0
@@ -51,7 +52,7 @@ class RandomizedSmoothing:
     def noisy(self, x: Tensor, generator: torch.Generator | None) -> Tensor:
         """Return `draws` noisy copies of the batch, `[draws * N, ...]`, one whole batch after another."""
         copies = torch.cat([x] * self.draws)
-        noise = torch.empty(copies.shape, dtype=x.dtype, device=x.device).normal_(generator=generator)
+        noise = drawn_like(copies, lambda t: t.normal_(generator=generator))
         return copies + self.sigma * noise
 
     def __call__(

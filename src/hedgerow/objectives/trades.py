@@ -12,6 +12,7 @@ from hedgerow.attacks import ascend, crafting
 from hedgerow.attacks.crafting import Mode
 from hedgerow.objectives.awp import at_worst_weights, check_gamma
 from hedgerow.objectives.base import OBJECTIVES, Scalars, accuracy, check_smoothing
+from hedgerow.team import drawn_like
 from hedgerow.threat import ThreatModel, parse_fraction
 
 _START_SPREAD = 0.001
@@ -32,7 +33,7 @@ def kl_from_clean(clean_log: Tensor, logits: Tensor) -> Tensor:
 
 def nearby_start(x: Tensor, threat: ThreatModel, generator: torch.Generator | None) -> Tensor:
     """Return x + 0.001 * N(0, 1), cut to the ball and to [0,1]: a start off the point where the KL is flat."""
-    noise = torch.empty_like(x).normal_(generator=generator)
+    noise = drawn_like(x, lambda t: t.normal_(generator=generator))
     return threat.project(x + _START_SPREAD * noise, x)
 
 

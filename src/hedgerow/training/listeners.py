@@ -13,6 +13,7 @@ from torch import Tensor
 
 from hedgerow.files import write_text
 from hedgerow.pruners import Progress as Position
+from hedgerow.team import team
 from hedgerow.training.plan import Plan
 from hedgerow.training.setting import Metrics
 from hedgerow.training.state import Standing
@@ -34,8 +35,9 @@ class MetricsFile:
 
     def epoch(self, metrics: Metrics) -> None:
         """Append one line."""
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(metrics) + "\n")
+        if team().first:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(metrics) + "\n")
 
 
 def read_metrics(path: Path) -> list[Metrics]:
@@ -53,7 +55,7 @@ class Display:
     """A progress bar on a terminal, one line per epoch elsewhere."""
 
     def __init__(self, title: str = "", console: Console | None = None) -> None:
-        self.console = console or Console(file=sys.stderr, soft_wrap=True)
+        self.console = console or Console(file=sys.stderr, soft_wrap=True, quiet=not team().first)
         self.title = title
         self.bar: Progress | None = None
         self.task: TaskID | None = None

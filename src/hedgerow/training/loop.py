@@ -12,16 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hedgerow.attacks import folding
 from hedgerow.data import Split, epoch_batches, steps_per_epoch
 from hedgerow.errors import ModelError, NumericsError
 from hedgerow.objectives import Objective, replays_of, tell_progress
 from hedgerow.pruners import Dense, Progress, Pruner
 from hedgerow.seeds import derive, generator
 from hedgerow.sparsity import Budget, shared_weights, sparse_view
+from hedgerow.team import Team, team, working_on
 from hedgerow.training.alarm import describe_collapse, has_collapsed
 from hedgerow.training.average import Average
 from hedgerow.training.plan import Plan, all_finite, build_optimizer, learning_rate, set_learning_rate
 from hedgerow.training.setting import Metrics, Outcome, Setting
+from hedgerow.training.sharing import agree, check_shares, fabric_for
 from hedgerow.training.state import (
     CheckpointFiles,
     Parts,
@@ -31,8 +34,9 @@ from hedgerow.training.state import (
     save_best,
     save_state,
 )
+from hedgerow.training.sync_norm import synced_norms
 
-_LOOK_FOR_NAN_EVERY = 50  # steps, on a device where looking means waiting for it
+_LOOK_EVERY = 50  # steps, on a device where looking at a number means waiting for it
 
 
 @dataclass
@@ -46,6 +50,7 @@ class _Run(Parts):
     setting: Setting = field(kw_only=True)
     files: CheckpointFiles = field(kw_only=True)
     steps: int = field(kw_only=True)
+    team: Team = field(kw_only=True)
     standing: Standing = field(default_factory=Standing)
     sums: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +86,7 @@ def train(
         return Outcome(pruner.finish(), 0)
     run = _prepare(model, split, objective, pruner, plan, setting)
     split = split.to(run.fabric.device)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), folding(model, split.pixels(slice(0, 1))):
         run.standing = load_state(run.files, run) or run.standing
         for listener in setting.listeners:
             listener.start(setting.phase, plan, run.standing, run.steps)
@@ -89,6 +94,7 @@ def train(
             _epoch(run, split)
             _close_epoch(run)
     selected = _select(run)
+    run.team.follow_first(list(model.state_dict().values()))
     masks = pruner.finish()  # hook 6
     standing = run.standing
     alarm = standing.alarm_epoch + 1 if standing.alarm_epoch >= 0 else None
@@ -98,9 +104,9 @@ def train(
 def _prepare(
     model: nn.Module, split: Split, objective: Objective, pruner: Pruner, plan: Plan, setting: Setting
 ) -> _Run:
-    from lightning_fabric import Fabric
-
-    fabric = Fabric(accelerator=setting.accelerator, devices=1, precision=setting.precision)  # type: ignore[arg-type]
+    members = team()
+    check_shares(members, len(split), plan.batch_size, objective)
+    fabric = fabric_for(setting)
     if setting.channels_last:
         model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     model.to(fabric.device)
@@ -119,11 +125,13 @@ def _prepare(
         setting=setting,
         files=CheckpointFiles(setting.folder, setting.phase),
         steps=steps_per_epoch(len(split), plan.batch_size) * replays_of(objective),
+        team=members,
     )
 
 
 def _select(run: _Run) -> int:
     """Leave the model as it is to be handed over; return the epoch, from 0, it is of."""
+    run.team.wait()  # until the best state is on disk
     if run.plan.select == "best" and run.standing.best_epoch >= 0:
         load_best(run.files, run.model, run.memory)
         return run.standing.best_epoch
@@ -150,24 +158,26 @@ def _epoch(run: _Run, split: Split) -> None:
         with _timed(standing):
             progress = Progress(standing.epoch, plan.epochs, standing.step, run.steps)
             place = (phase, standing.epoch, standing.step)
-            torch.manual_seed(derive(setting.seed, "model", *place))
+            torch.manual_seed(derive(setting.seed, "model", *place, *run.team.own_place))
             dice = generator(setting.seed, "objective", *place, device=split.device)
             if setting.channels_last and x.dim() == 4:
                 x = x.contiguous(memory_format=torch.channels_last)  # noqa: PLW2901
             done = progress.fraction - 1 / (plan.epochs * run.steps)
             set_learning_rate(run.optimizer, learning_rate(plan, done))
             tell_progress(run.objective, done)
-            loss = _step(run, x, y, dice)
+            due = time.monotonic() - saved > setting.save_every
+            loss, save = _step(run, x, y, dice, due)
             run.pruner.after_step(progress)  # hook 5
             if run.average:
                 run.average.update(run.model)
             standing.step += 1
             standing.images += len(x)
-        if split.device.type == "cpu" or progress.epoch_ends or standing.step % _LOOK_FOR_NAN_EVERY == 0:
+        looking = split.device.type == "cpu" or progress.epoch_ends or standing.step % _LOOK_EVERY == 0
+        if looking:
             _refuse_nan(run)
         for listener in setting.listeners:
             listener.step(progress, len(x), loss)
-        if time.monotonic() - saved > setting.save_every and not progress.epoch_ends and all_finite(run.model):
+        if looking and save and not progress.epoch_ends and all_finite(run.model):
             standing.sums = {name: value.item() for name, value in run.sums.items()}
             save_state(run.files, run, standing)
             saved = time.monotonic()
@@ -180,21 +190,29 @@ def _replays(batches: Iterable[tuple[Tensor, Tensor]], times: int, done: int) ->
         done = 0
 
 
-def _step(run: _Run, x: Tensor, y: Tensor, dice: torch.Generator) -> Tensor:
+def _step(run: _Run, x: Tensor, y: Tensor, dice: torch.Generator, due: bool) -> tuple[Tensor, bool | Tensor]:
+    """Take one optimiser step on this process's part of a batch; return the loss and whether all are to save."""
+    part, count = run.team.part(len(x)), len(x)
+    x, y = x[part], y[part]
     run.optimizer.zero_grad(set_to_none=True)
     with shared_weights(run.model):  # every effective weight is computed here, once
-        with run.fabric.autocast():
+        synced = synced_norms(run.model, run.team) if run.setting.sync_bn else nullcontext()
+        with run.fabric.autocast(), working_on(part, count), synced:
             loss, scalars = run.objective(run.wrapped, x, y, dice)
         penalty = run.pruner.penalty()  # hook 3
-        total = loss if penalty is None else loss + penalty
-        run.fabric.backward(total)
+        shared = loss * (len(x) * run.team.world / count)
+        run.fabric.backward(shared if penalty is None else shared + penalty)
+    total = loss.detach() if penalty is None else (loss + penalty).detach()
+    logged = {"loss": total, **scalars, "images": torch.ones_like(total)}
+    values = {name: value.double() * len(x) for name, value in logged.items()}
+    values["save"] = torch.full_like(values["loss"], float(due and run.team.first))
+    agree(run.team, run.model, run.optimizer, list(values.values()))
     run.pruner.after_backward()  # hook 4
     run.stepper.step()
-    logged = {"loss": total.detach(), **scalars, "images": torch.ones_like(total.detach())}
-    for name, value in logged.items():
-        weighted = value.double() * len(x)
-        run.sums[name] = run.sums[name] + weighted if name in run.sums else weighted
-    return total.detach()
+    save = values.pop("save")
+    for name, value in values.items():
+        run.sums[name] = run.sums[name] + value if name in run.sums else value
+    return (values["loss"] / count).to(total.dtype), due if run.team.world == 1 else save
 
 
 def _refuse_nan(run: _Run) -> None:
@@ -247,7 +265,7 @@ def _validate(run: _Run, metrics: Metrics) -> None:
             scores = run.setting.validate(run.model)
         metrics.update(scores)
         best = standing.best_score if standing.best_epoch >= 0 else None
-        if scores["robust"] > standing.best_score:
+        if scores["robust"] > standing.best_score:  # the same everywhere: weights and images are
             standing.best_score, standing.best_epoch = scores["robust"], standing.epoch
             if run.plan.select == "best":
                 save_best(run.files, run.model, run.memory)

@@ -40,6 +40,7 @@ class Setting:
     precision: str = "32-true"
     accelerator: str = "auto"
     channels_last: bool = False
+    sync_bn: bool = False
     save_every: float = 300.0
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     listeners: tuple[Listener, ...] = ()

@@ -13,6 +13,7 @@ from hedgerow.errors import CheckpointError
 from hedgerow.files import load_checkpoint, save_checkpoint
 from hedgerow.objectives import Objective, restore, state_of
 from hedgerow.pruners import Pruner
+from hedgerow.team import team
 from hedgerow.training.average import Average
 
 
@@ -77,7 +78,7 @@ class CheckpointFiles:
 
 def save_state(files: CheckpointFiles, parts: Parts, standing: Standing) -> None:
     """Write the newest state; the newest so far becomes the previous one."""
-    if files.last is None or files.previous is None:
+    if files.last is None or files.previous is None or not team().first:
         return
     if files.last.exists():
         files.last.replace(files.previous)

@@ -1,0 +1,88 @@
+"""The network that is attacked in place of a masked one computes the same, or is the masked one."""
+
+import pytest
+import torch
+from torch import nn
+
+from hedgerow import physical as room
+from hedgerow.physical import CHECK, physical
+from hedgerow.pruners import PRUNERS
+from hedgerow.sparsity import Budget
+
+
+class Net(nn.Sequential):
+    def __init__(self, width: int = 16) -> None:
+        super().__init__(
+            nn.Conv2d(3, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(width * 64, 4),
+        )
+
+
+def pruned(granularity: str, sparsity: float) -> nn.Module:
+    torch.manual_seed(0)
+    model = Net().eval()
+    pruner = PRUNERS["magnitude"](granularity=granularity)
+    pruner.attach(model, Budget(sparsity), example=torch.rand(2, 3, 8, 8))
+    pruner.finish()
+    return model
+
+
+@pytest.fixture
+def images() -> torch.Tensor:
+    return torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_channel_pruned_network_is_attacked_in_its_small_form(images: torch.Tensor) -> None:
+    model = pruned("channel", 0.5)
+    found = physical(model, images, "channel")
+    assert found.same
+    assert found.model is not model
+    assert sum(p.numel() for p in found.model.parameters()) < 0.7 * sum(p.numel() for p in model.parameters())
+    assert torch.allclose(found.model(images), model(images), atol=1e-5)
+    assert found.remark is not None
+    assert "the shrunk one was attacked" in found.remark
+
+
+@pytest.mark.parametrize(("granularity", "sparsity"), [("weight", 0.5), ("channel", 0.0), ("kernel", 0.5)])
+def test_where_there_is_nothing_to_gain_it_is_the_network_itself(
+    images: torch.Tensor, granularity: str, sparsity: float
+) -> None:
+    model = pruned(granularity, sparsity)
+    found = physical(model, images, granularity)
+    assert found.model is model
+    assert found.remark is None
+
+
+def test_a_small_form_that_differs_is_not_attacked_and_the_check_fails(
+    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = room.shrink
+
+    def wrong(model: nn.Module, example: torch.Tensor) -> object:
+        found = right(model, example)
+        with torch.no_grad():
+            next(found.model.parameters()).add_(0.1)
+        return found
+
+    monkeypatch.setattr(room, "shrink", wrong)
+    model = pruned("channel", 0.5)
+    found = physical(model, images, "channel")
+    assert found.model is model
+    assert not found.same
+    assert found.remark is not None
+    assert "the masked one was attacked" in found.remark
+    assert CHECK
+
+
+def test_a_network_that_cannot_be_traced_is_attacked_as_it_is(images: torch.Tensor) -> None:
+    class Deciding(Net):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) if x.sum() > 0 else super().forward(-x)
+
+    model = Deciding()
+    assert physical(model, images, "channel").model is model

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hedgerow.errors import HedgerowError, RecipeError
+from hedgerow.exporting import commands
 
 if TYPE_CHECKING:
-    from hedgerow.result import Result
+    from hedgerow.recipe import Recipe
+    from hedgerow.result import Evaluation, Result
 
 app = typer.Typer(
     help="Prune neural networks 10x to 100x, keep them adversarially robust, and prove it.",
@@ -32,6 +34,8 @@ Changes = Annotated[
 ]
 
 Jobs = Annotated[int, typer.Option(min=1, help="Cells of a grid to run at a time.")]
+Devices = Annotated[int, typer.Option(min=1, help="Processes on this machine that share the work.")]
+Nodes = Annotated[int, typer.Option(min=1, help="Machines that do, each given the same command.")]
 
 
 @app.command()
@@ -40,21 +44,31 @@ def run(
     changes: Changes = None,
     out: Annotated[Path | None, typer.Option(help="Run folder (default: runs/NAME).")] = None,
     jobs: Jobs = 1,
+    devices: Devices = 1,
+    nodes: Nodes = 1,
 ) -> None:
     """Pretrain, prune, fine-tune, evaluate, report. Stopped at any moment, it goes on when called again."""
     from hedgerow.recipe import load_recipe
 
     loaded = load_recipe(recipe, parse_changes(changes))
+    _start_others(loaded, devices, nodes, jobs)
     _carry_out(loaded, out or Path("runs") / loaded.name, shlex.join(["hedgerow", *sys.argv[1:]]), jobs)
 
 
 @app.command()
-def resume(folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")], jobs: Jobs = 1) -> None:
-    """Go on with a run that was stopped, exactly where its last checkpoint left it."""
+def resume(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder.")],
+    jobs: Jobs = 1,
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+) -> None:
+    """Go on with a run that was stopped, exactly where its last checkpoint left it; on any number of processes."""
     from hedgerow.runfolder import RunFolder
 
     command = os.environ.get("HEDGEROW_COMMAND") or f"hedgerow resume {folder}"
-    _carry_out(RunFolder(folder).read_recipe(), folder, command, jobs)
+    loaded = RunFolder(folder).read_recipe()
+    _start_others(loaded, devices, nodes, jobs)
+    _carry_out(loaded, folder, command, jobs)
 
 
 @app.command()
@@ -101,18 +115,24 @@ def evaluate(
     """Evaluate a finished run, or weights of your own, as the recipe's `evaluation` section says."""
     from hedgerow.reevaluate import evaluate_target
 
-    for name, measure in evaluate_target(target, recipe, parse_changes(changes), out).measures.items():
+    record = evaluate_target(target, recipe, parse_changes(changes), out)
+    for name, measure in record.measures.items():
         typer.echo(
             f"{name:<12} {measure.accuracy:7.2%}  [{measure.low:.2%}, {measure.high:.2%}]  "
             f"{measure.correct}/{measure.n}, seed {measure.seed}  {measure.how}"
         )
+    typer.echo("".join(f"{line}\n" for line in _failures(record)), nl=False)
 
 
 @app.command()
 def certify(  # noqa: PLR0913
     target: Annotated[Path, typer.Argument(metavar="DIR|MODEL", help="A run folder or a file of weights.")],
     *,
-    method: Annotated[str, typer.Option(help="smoothing, or package.module:name of your own.")] = "smoothing",
+    method: Annotated[
+        str, typer.Option(help="smoothing, ibp, crown-ibp, crown, alpha-crown, or package.module:name.")
+    ] = "smoothing",
+    eps: Annotated[str | None, typer.Option(help="Bounds: radius, such as 8/255 (the recipe's).")] = None,
+    norm: Annotated[str | None, typer.Option(help="Bounds: linf or l2 (the recipe's).")] = None,
     sigma: Annotated[float | None, typer.Option(help="Smoothing: spread of the noise, pixel units.")] = None,
     n0: Annotated[int | None, typer.Option(help="Smoothing: draws that select a class (100).")] = None,
     n: Annotated[int | None, typer.Option("--n", help="Smoothing: draws that certify it (10000).")] = None,
@@ -129,7 +149,7 @@ def certify(  # noqa: PLR0913
     from hedgerow.certification import Order, certify_target, parse_radii, summary_lines
     from hedgerow.certify import Shard
 
-    given = {"sigma": sigma, "n0": n0, "n": n, "alpha": alpha}
+    given = {"eps": eps, "norm": norm, "sigma": sigma, "n0": n0, "n": n, "alpha": alpha}
     order = Order(
         method=method,
         options={name: value for name, value in given.items() if value is not None},
@@ -144,8 +164,12 @@ def certify(  # noqa: PLR0913
     if done.record is None:
         typer.echo(f"{done.known} of {done.total} images done; go on with the same command, or the other shards")
     else:
-        typer.echo("\n".join(summary_lines(done.record, every=1 if radii else 5)))
+        typer.echo("\n".join(summary_lines(done.record, every=1 if radii or len(done.record.curve) < 6 else 5)))
     typer.echo(f"folder: {done.folder}")
+
+
+app.command()(commands.export)
+app.command()(commands.latency)
 
 
 @app.command()
@@ -226,15 +250,35 @@ def parse_changes(changes: list[str] | None) -> dict[str, Any]:
     return parsed
 
 
+def _start_others(recipe: Recipe, devices: int, nodes: int, jobs: int) -> None:
+    from hedgerow.errors import TeamError
+    from hedgerow.pipeline import device_of
+    from hedgerow.team import launch
+
+    if jobs > 1 and devices * nodes > 1:
+        raise TeamError("--jobs runs whole cells side by side, --devices and --nodes share one: give one of them")
+    launch(devices, nodes, device_of(recipe).type)
+
+
 def _carry_out(recipe: Any, folder: Path, command: str, jobs: int) -> None:
     from hedgerow.grid import run as run_recipe
 
     with _stoppable(f"hedgerow resume {folder}"):
-        tell = functools.partial(typer.echo, err=True)
-        results = run_recipe(recipe, folder, command=command, tell=tell, jobs=jobs)
+        results = run_recipe(recipe, folder, command=command, tell=_tell, jobs=jobs)
+    from hedgerow.team import team
+
+    if not team().first:
+        return
     for result in results:
-        typer.echo(_line(result))
+        typer.echo("\n".join([_line(result), *_failures(result.evaluation)]))
     typer.echo(f"page: {folder / 'report.html'}")
+
+
+def _tell(text: str) -> None:
+    from hedgerow.team import team
+
+    if team().first:
+        typer.echo(text, err=True)
 
 
 @contextmanager
@@ -253,10 +297,19 @@ def _line(result: Result) -> str:
     return f"{result.name:<20} {result.sparsity.counted:7.2%} removed  {scores}  (n={n})"
 
 
+def _failures(record: Evaluation | None) -> list[str]:
+    failed = [check for check, good in record.checks.items() if not good] if record else []
+    return [f"FAILED: {check} {record.numbers.get(check, '') if record else ''}".rstrip() for check in failed]
+
+
 def main() -> None:
     """Run the command line; an error made for the user is printed without a traceback."""
     try:
         app()
     except HedgerowError as error:
-        typer.echo(f"error: {error}", err=True)
+        from hedgerow.team import team
+
+        ours = team()
+        who = "" if ours.first else f"process {ours.rank + 1} of {ours.world}: "
+        typer.echo(f"error: {who}{error}", err=True)
         sys.exit(2)

@@ -9,7 +9,7 @@ from typing import Any
 
 from hedgerow.errors import CheckpointError, RecipeError
 from hedgerow.files import write_text
-from hedgerow.pipeline import Bench, dataset_of, device_of, evaluate_model, model_of
+from hedgerow.pipeline import Bench, check_bounds, dataset_of, device_of, evaluate_model, model_of, sensitivity_of
 from hedgerow.recipe import Recipe, apply, load_recipe, parse_recipe
 from hedgerow.report import write_report
 from hedgerow.result import Evaluation, load_result
@@ -31,9 +31,11 @@ def evaluate_target(target: Path, recipe: str | None, changes: Mapping[str, Any]
         bench = Bench(loaded, place, data, loaded.threat.build(), device_of(loaded), Display(loaded.name))
         model = model_of(loaded, data)
         load_weights(model, weights)
+        check_bounds(loaded, model, data)
         record = evaluate_model(bench, model).record
+        layers = sensitivity_of(bench, model)
     if result is not None:
-        result.evaluation = record
+        result.evaluation, result.sensitivity = record, layers or result.sensitivity
         result.save(RunFolder(target).result)
         write_report([target], RunFolder(target).report)
     if out is not None:

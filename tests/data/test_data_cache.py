@@ -8,8 +8,9 @@ import torch
 from dataset_writers import image_bytes, write_image_folder
 
 from hedgerow.data import SOURCES
-from hedgerow.data.cache import cache_folder, cached_tensors
+from hedgerow.data.cache import cached_tensors
 from hedgerow.data.sources import folder
+from hedgerow.files import cache_folder
 
 
 @pytest.fixture

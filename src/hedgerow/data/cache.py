@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 
 from torch import Tensor
 
 from hedgerow.errors import CheckpointError
-from hedgerow.files import read_tensors, write_tensors
+from hedgerow.files import cache_folder, read_tensors, write_tensors
 
 FORMAT = 1  # raise it when decoding changes: older files are then made again
-
-
-def cache_folder() -> Path:
-    """Return `$HEDGEROW_CACHE`, or `~/.cache/hedgerow`."""
-    return Path(os.environ.get("HEDGEROW_CACHE") or "~/.cache/hedgerow").expanduser()
 
 
 def cached_tensors(identity: object, listing: object, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:

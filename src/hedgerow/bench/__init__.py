@@ -1,0 +1,1 @@
+"""How fast a recipe trains on this machine: `hedgerow bench` and `hedgerow tune`."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from hedgerow.errors import CheckpointError, RecipeError
+from hedgerow.errors import RecipeError
+from hedgerow.executors import Local, Task, carry_out, failure
 from hedgerow.pipeline import dataset_of, model_of, pretrain_only, run_one
 from hedgerow.pruners import PRUNERS
 from hedgerow.recipe import Recipe, apply, grid_cells, parse_recipe, settings_of
@@ -43,48 +40,48 @@ def run(
             write_report([path], RunFolder(path).report, command=command or None)
             return results
         RunFolder(path).holds(recipe)
-        dataset = dataset_of(recipe)
-        model_of(recipe, dataset)
-        RunFolder(path).open(recipe)
         cells = cell_recipes(recipe)
-        if jobs > 1:
+        finished = [path / name for name in cells]
+        dataset = None
+        if not all(RunFolder(cell).result.exists() for cell in finished):
+            dataset = dataset_of(recipe)
+            model_of(recipe, dataset)
+        RunFolder(path).open(recipe)
+        if jobs > 1 and dataset is not None:
             with one_writer(path / DENSE):
                 pretrain_only(cells[DENSE], path / DENSE, dataset=dataset)
-            _run_in_processes(cells, path, command=command, tell=tell, jobs=jobs)
+            failed = carry_out(cell_tasks(cells, path), Local(jobs, command=command), tell=tell)
+            if failed:
+                raise failure(failed)
         results = []
         for number, (name, cell) in enumerate(cells.items(), start=1):
             if not RunFolder(path / name).result.exists():
                 tell(f"[{number}/{len(cells)}] {name}")
             with one_writer(path / name):
                 results.append(run_one(cell, path / name, command=command, dataset=dataset))
-        finished = [path / name for name in cells]
         write_report(finished, RunFolder(path).report, title=recipe.name, command=command or None)
         write_tables(finished, path)
         return results
 
 
-def _run_in_processes(
-    cells: dict[str, Recipe], path: Path, *, command: str, tell: Callable[[str], None], jobs: int
-) -> None:
-    threads = max(1, (os.cpu_count() or 1) // jobs)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HEDGEROW_COMMAND": command}
+def cell_tasks(cells: Mapping[str, Recipe], path: Path, *, prefix: str = "") -> list[Task]:
+    """Open the run folder of every cell in `path`; return what carries them out, `prefix` before their names.
 
-    def one(name: str) -> None:
-        RunFolder(path / name).open(cells[name])
-        words = [sys.executable, "-m", "hedgerow", "resume", str(path / name)]
-        with subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
-            last = ""
-            for line in child.stderr or ():
-                last = line.decode(errors="replace").rstrip()
-                tell(last)
-        if child.returncode:
-            raise CheckpointError(f"cell {name} stopped with status {child.returncode}: {last}")
-
-    waiting = [name for name in cells if not RunFolder(path / name).result.exists()]
-    with ThreadPoolExecutor(jobs) as pool:
-        running = [pool.submit(one, name) for name in waiting]
-    for cell in running:
-        cell.result()
+    A cell that reuses the dense network waits until that is trained.
+    """
+    pretrained = RunFolder(path / DENSE).phase_file("pretrain")
+    for name, cell in cells.items():
+        RunFolder(path / name).open(cell)
+    return [
+        Task(
+            prefix + name,
+            path / name,
+            RunFolder(path / name).result,
+            needs=pretrained if cell.phases.pretrain.reuse else None,
+            beside=len(cells),
+        )
+        for name, cell in cells.items()
+    ]
 
 
 def cell_recipes(recipe: Recipe) -> dict[str, Recipe]:

@@ -8,13 +8,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    computed_field,
+    model_validator,
+)
 
+from hedgerow.checks import Check, of_schema_1
 from hedgerow.errors import CheckpointError
 from hedgerow.files import write_text
 from hedgerow.threat import Norm
 
-SCHEMA = 1
+SCHEMA = 2
+"""1: a check was true or false. Files of schema 1 are read as 2."""
 
 # misclassified, robust, or broken by the attack of that name
 Verdict = Annotated[str, StringConstraints(pattern=r"^(misclassified|robust|broken by \S+)$")]
@@ -22,6 +32,16 @@ Verdict = Annotated[str, StringConstraints(pattern=r"^(misclassified|robust|brok
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class _File(_Record):
+    schema_version: int = Field(SCHEMA, ge=1, le=SCHEMA)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, value: Any) -> Any:
+        older = isinstance(value, dict) and value.get("schema_version") == 1
+        return {**value, "schema_version": SCHEMA} if older else value
 
 
 class Measure(_Record):
@@ -41,6 +61,31 @@ class AtEps(Measure):
     """Accuracy under PGD at one radius: the share of images that stand there and at every smaller one attacked."""
 
     eps: str = Field(description="an exact fraction in pixel units")
+
+
+class AtSeverity(Measure):
+    """Accuracy under a common corruption at one severity, 1 to 5."""
+
+    severity: int
+
+
+class Corrupted(_Record):
+    """Accuracy under one common corruption: at every severity, and their mean."""
+
+    name: str
+    family: str
+    accuracy: float
+    levels: list[AtSeverity]
+
+
+class Corruptions(_Record):
+    """Common corruptions of the same images: side information, and no word on adversarial robustness."""
+
+    accuracy: float = Field(description="mean over corruptions of their means over severities")
+    families: dict[str, float] = Field(description="the same, of the corruptions of one family")
+    found: list[Corrupted]
+    left_out: dict[str, str] = Field(default_factory=dict, description="corruptions that are not in it, and why")
+    how: str
 
 
 class LayerCount(_Record):
@@ -80,10 +125,23 @@ class Evaluation(_Record):
     examples: list[int] = Field(description="positions of the evaluated images in the split")
     measures: dict[str, Measure] = Field(description="by name: clean, pgd, autoattack, other attacks, worst_case")
     verdicts: list[Verdict]
-    checks: dict[str, bool] = Field(default_factory=dict, description="integrity checks that were run")
+    checks: dict[str, Check] = Field(default_factory=dict, description="integrity checks that were run")
     verified: list[bool] | None = Field(None, description="of every example: whether bounds prove the right class")
-    numbers: dict[str, str] = Field(default_factory=dict, description="of checks that count: what they counted")
     curve: list[AtEps] = Field(default_factory=list, description="by radius, smallest first")
+    corruptions: Corruptions | None = None
+    refused: dict[str, str] = Field(default_factory=dict, description="what was asked and does not go, and why")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_schema_1(cls, value: Any) -> Any:
+        value = of_schema_1(value)
+        return {k: v for k, v in value.items() if k != "suspect"} if isinstance(value, dict) else value
+
+    @computed_field(description="failed checks; where there is one, do not rely on the accuracies")  # type: ignore
+    @property
+    def suspect(self) -> list[str]:
+        """Names of the checks that failed."""
+        return [name for name, check in self.checks.items() if check.failed]
 
 
 class LayerLoss(_Record):
@@ -120,10 +178,9 @@ class AtRadius(Measure):
     radius: float
 
 
-class Certification(_Record):
+class Certification(_File):
     """Certificates of one network on one split, and what they add up to."""
 
-    schema_version: int = SCHEMA
     method: str
     norm: Norm
     settings: dict[str, Any] = Field(description="all that the evidence depends on beside network and images")
@@ -133,7 +190,7 @@ class Certification(_Record):
     plain: dict[str, Measure] = Field(description="accuracy of the plain predictions, by its name")
     curve: list[AtRadius]
     abstained: int = Field(description="images of which nothing is proved, of any class")
-    checks: dict[str, bool]
+    checks: dict[str, Check]
     certificates: list[Certificate]
 
 
@@ -190,19 +247,17 @@ class Survival(_Record):
     note: str = ""
 
 
-class ExportRecord(_Record):
+class ExportRecord(_File):
     """What `hedgerow export` wrote and measured."""
 
-    schema_version: int = SCHEMA
     name: str
     cost: Cost
     survival: list[Survival] = Field(default_factory=list)
 
 
-class LatencyRecord(_Record):
+class LatencyRecord(_File):
     """What `hedgerow latency` measured."""
 
-    schema_version: int = SCHEMA
     name: str
     bytes_on_disk: dict[str, int] = Field(description="of each form")
     latencies: list[Latency]
@@ -222,10 +277,9 @@ class PhaseRecord(_Record):
     alarm_epoch: int | None = Field(None, description="first epoch in which robust accuracy had collapsed")
 
 
-class Result(_Record):
+class Result(_File):
     """One finished network."""
 
-    schema_version: int = SCHEMA
     name: str
     command: str
     recipe: dict[str, Any]

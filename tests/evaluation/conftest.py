@@ -22,6 +22,8 @@ class Trained:
     model: nn.Module
     x: Tensor
     y: Tensor
+    train_x: Tensor
+    train_y: Tensor
     threat: ThreatModel = THREAT
 
     def predictions(self, x: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ def trained_once() -> Trained:
             optimizer.zero_grad()
             objective(model, x[index], y[index], dice)[0].backward()
             optimizer.step()
-    return Trained(model.eval(), x[1400:], y[1400:])
+    return Trained(model.eval(), x[1400:], y[1400:], x[:1400], y[:1400])
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from hedgerow.evaluation import Evaluated, Protocol, attacked, evaluate
+from hedgerow.evaluation import Evaluated, Protocol, chunks, evaluate
 from hedgerow.threat import ThreatModel
 
 N, SIZE, CHUNKS = 50, 20, 3
-PROTOCOL = Protocol(pgd_steps=5, pgd_restarts=2, autoattack=False, batch_size=SIZE)
+PROTOCOL = Protocol(pgd_steps=5, pgd_restarts=2, autoattack=False, batch_size=SIZE, integrity=0)
 
 
 class Bench:
@@ -48,13 +48,13 @@ class Bench:
 @pytest.fixture
 def bench(trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     bench = Bench(trained, tmp_path / "evaluation")
-    original = attacked.pgd
+    original = chunks.pgd
 
     def counting(*given: Any, **options: Any) -> Any:
         bench.attacked += 1
         return original(*given, **options)
 
-    monkeypatch.setattr(attacked, "pgd", counting)
+    monkeypatch.setattr(chunks, "pgd", counting)
     return bench
 
 
@@ -150,10 +150,14 @@ def test_batches_of_another_model_are_not_used(bench: Bench, change: Callable[[n
     [
         {"threat": ThreatModel("linf", "1/9")},
         {"threat": ThreatModel("l2", "1/8")},
-        {"protocol": Protocol(pgd_steps=6, pgd_restarts=2, autoattack=False, batch_size=SIZE)},
-        {"protocol": Protocol(pgd_steps=5, pgd_restarts=1, autoattack=False, batch_size=SIZE)},
-        {"protocol": Protocol(pgd_steps=5, pgd_restarts=2, autoattack=False, batch_size=SIZE, seed=1)},
-        {"protocol": Protocol(pgd_steps=5, pgd_restarts=2, autoattack=False, batch_size=25)},
+        {"protocol": Protocol(pgd_steps=6, pgd_restarts=2, autoattack=False, batch_size=SIZE, integrity=0)},
+        {"protocol": Protocol(pgd_steps=5, pgd_restarts=1, autoattack=False, batch_size=SIZE, integrity=0)},
+        {
+            "protocol": Protocol(
+                pgd_steps=5, pgd_restarts=2, autoattack=False, batch_size=SIZE, seed=1, integrity=0
+            )
+        },
+        {"protocol": Protocol(pgd_steps=5, pgd_restarts=2, autoattack=False, batch_size=25, integrity=0)},
     ],
     ids=["eps", "norm", "steps", "restarts", "seed", "batch size"],
 )

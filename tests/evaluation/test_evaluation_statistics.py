@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hedgerow.evaluation import wilson
-from hedgerow.evaluation.attacked import _checks, measure, more_than_one_class, verdict
+from hedgerow.evaluation.statistics import measure
+from hedgerow.evaluation.verdicts import check_counts, more_than_one_class, verdict
 from hedgerow.result import Measure
 from hedgerow.threat import ThreatModel
 
@@ -100,8 +101,10 @@ def image() -> torch.Tensor:
 
 def test_checks_pass_on_honest_results() -> None:
     x = image()
-    checks = _checks([x + 0.1, x - 0.1], x, measures(), ThreatModel("linf", "1/10"))
-    assert checks == {BALL: True, ORDER: True, STRENGTH: True}
+    checks = check_counts([x + 0.1, x - 0.1], x, measures(), ThreatModel("linf", "1/10"))
+    assert {name: check.outcome for name, check in checks.items()} == dict.fromkeys(
+        (BALL, ORDER, STRENGTH), "pass"
+    )
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -110,8 +113,8 @@ def test_one_pixel_outside_the_ball_is_seen(norm: str) -> None:
     for distance, inside in ((0.1, True), (0.1001, False), (-0.1001, False)):
         doctored = x.clone()
         doctored[1, 0, 2, 2] += distance
-        assert _checks([doctored], x, measures(), threat)[BALL] is inside
-        assert _checks([x, doctored], x, measures(), threat)[BALL] is inside
+        assert check_counts([doctored], x, measures(), threat)[BALL].passed is inside
+        assert check_counts([x, doctored], x, measures(), threat)[BALL].passed is inside
 
 
 @pytest.mark.parametrize("value", [-0.001, 1.001, float("nan")])
@@ -119,31 +122,35 @@ def test_a_pixel_outside_the_range_is_seen(value: float) -> None:
     x = image()
     doctored = x.clone()
     doctored[0, 0, 0, 0] = value
-    assert _checks([doctored], x, measures(), ThreatModel("linf", 1))[BALL] is False
-    assert _checks([doctored], x, measures(), ThreatModel("l2", 10))[BALL] is False
+    assert check_counts([doctored], x, measures(), ThreatModel("linf", 1))[BALL].failed
+    assert check_counts([doctored], x, measures(), ThreatModel("l2", 10))[BALL].failed
 
 
 @pytest.mark.parametrize("name", ["pgd", "autoattack", "worst_case"])
 def test_an_attack_that_helps_is_seen(name: str) -> None:
-    checks = _checks([image()], image(), measures(**{name: 10}), ThreatModel())
-    assert checks[ORDER] is False
-    assert checks[BALL] is True
+    checks = check_counts([image()], image(), measures(**{name: 10}), ThreatModel())
+    assert checks[ORDER].failed
+    assert checks[BALL].passed
 
 
 def test_an_autoattack_weaker_than_pgd_is_seen() -> None:
-    checks = _checks([image()], image(), measures(autoattack=6), ThreatModel())
-    assert checks == {BALL: True, ORDER: True, STRENGTH: False}
-    assert _checks([image()], image(), measures(autoattack=5), ThreatModel())[STRENGTH] is True
+    outcomes = ["pass", "warn", "warn", "fail", "fail"]
+    for standing, outcome in zip(range(5, 10), outcomes, strict=True):
+        checks = check_counts([image()], image(), measures(autoattack=standing), ThreatModel())
+        assert checks[STRENGTH].outcome == outcome
+        assert checks[STRENGTH].number == f"{standing} stand under AutoAttack, 5 under PGD, of 10"
+        assert checks[BALL].passed
+        assert checks[ORDER].passed
 
 
 def test_without_autoattack_nothing_is_said_of_it() -> None:
     found = measures()
     del found["autoattack"]
-    assert STRENGTH not in _checks([image()], image(), found, ThreatModel())
+    assert STRENGTH not in check_counts([image()], image(), found, ThreatModel())
 
 
 def test_a_constant_answer_is_noticed() -> None:
     y = torch.tensor([0, 1, 1, 2])
-    assert not more_than_one_class(torch.ones(4, dtype=torch.int64), y)
-    assert more_than_one_class(torch.tensor([1, 1, 0, 1]), y)
-    assert more_than_one_class(torch.ones(4, dtype=torch.int64), torch.ones(4, dtype=torch.int64))
+    assert more_than_one_class(torch.ones(4, dtype=torch.int64), y).failed
+    assert more_than_one_class(torch.tensor([1, 1, 0, 1]), y).passed
+    assert more_than_one_class(torch.ones(4, dtype=torch.int64), torch.ones(4, dtype=torch.int64)).passed

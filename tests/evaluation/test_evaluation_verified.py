@@ -18,7 +18,7 @@ from hedgerow.threat import ThreatModel
 from hedgerow.tracing import trace
 
 THREAT = ThreatModel("linf", "1/10")
-QUICK = Protocol(pgd_steps=12, pgd_restarts=1, autoattack=False)
+QUICK = Protocol(pgd_steps=12, pgd_restarts=1, autoattack=False, integrity=0)
 
 
 class Plane(nn.Module):
@@ -56,8 +56,8 @@ def test_of_a_plane_the_images_farther_than_eps_are_verified_and_the_others_brok
     assert (found.correct, found.n) == (4, 7)
     assert f"{method} bounds" in found.how
     assert "linf 1/10" in found.how
-    assert record.checks[CHECK]
-    assert record.numbers[CHECK] == "0 of 7 examples"
+    assert record.checks[CHECK].passed
+    assert record.checks[CHECK].number == "0 of 7 examples"
 
 
 def test_of_a_trained_network_it_is_what_bounds_say_and_never_above_the_worst_case(trained: Any) -> None:
@@ -67,7 +67,7 @@ def test_of_a_trained_network_it_is_what_bounds_say_and_never_above_the_worst_ca
     margins = margin_bounds(trace(trained.model, x), trained.model, x, y, threat, dtype=torch.float64)
     assert record.verified == verified(margins, y).tolist()
     assert 0 < record.measures["verified"].correct < record.measures["worst_case"].correct
-    assert record.checks[CHECK]
+    assert record.checks[CHECK].passed
 
 
 def test_an_example_that_is_both_verified_and_broken_is_named() -> None:
@@ -78,8 +78,9 @@ def test_an_example_that_is_both_verified_and_broken_is_named() -> None:
     record.examples = [11, 5, 8, 2]
     record.verdicts[1], record.verdicts[3] = "broken by pgd", "misclassified"
     add_verified(record, model, x, y, method="ibp", threat=THREAT)
-    assert record.checks[CHECK] is False
-    assert record.numbers[CHECK] == "2 of 4 examples: 5, 2"
+    assert record.checks[CHECK].failed
+    assert record.suspect == [CHECK]
+    assert record.checks[CHECK].number == "2 of 4 examples: 5, 2"
 
 
 def test_evidence_is_kept_by_network_and_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 from hedgerow.attacks import named as _named  # noqa: F401
 from hedgerow.attacks.apgd import apgd, apgd_targeted
 from hedgerow.attacks.autoattack import autoattack, package_attack
-from hedgerow.attacks.base import ATTACKS, Attack, Scene
+from hedgerow.attacks.base import ATTACKS, Attack, Scene, by_answers
 from hedgerow.attacks.carlini_wagner import carlini_wagner
 from hedgerow.attacks.crafting import bare, check_images, crafting
 from hedgerow.attacks.fast import fast
@@ -22,6 +22,7 @@ __all__ = [
     "ascend",
     "autoattack",
     "bare",
+    "by_answers",
     "carlini_wagner",
     "check_images",
     "crafting",

@@ -25,7 +25,8 @@ class Scene:
 class Attack(Protocol):
     """One attack with its settings. `norms` are those it is made for; its `repr` must tell its settings.
 
-    The images it returns lie in the ball and in [0,1]; whether one is broken, the caller's own forward says.
+    The images it returns lie in the ball and in [0,1]; whether one is broken, the caller's own forward says. One
+    that needs no gradients has an attribute `by_answers` that is True, and is run on files that give none.
     """
 
     norms: ClassVar[tuple[Norm, ...]]
@@ -40,6 +41,11 @@ class Attack(Protocol):
 
 
 ATTACKS: Registry[type[Attack]] = Registry("attack")
+
+
+def by_answers(attack: object) -> bool:
+    """Return whether an attack says that it needs a model's answers alone."""
+    return getattr(attack, "by_answers", False) is True
 
 
 def check_counts(**counts: int) -> None:

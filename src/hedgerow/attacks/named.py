@@ -156,10 +156,30 @@ class FabTargeted(_FromPackage):
 
 
 @ATTACKS.register("square")
-class Square(_FromPackage):
+@dataclass(frozen=True, kw_only=True)
+class Square:
     """Random squares, by answers alone, through the AutoAttack package (1912.00049)."""
 
-    name, words = "square", "Square, 5000 queries"
+    queries: int = 5000
+    norms: ClassVar[tuple[Norm, ...]] = _BOTH
+    by_answers: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_counts(queries=self.queries)
+
+    def __call__(self, model: nn.Module, x: Tensor, y: Tensor, scene: Scene) -> Tensor:
+        """Return the images found; `DataError` for images that are not float32."""
+        options = {"num_classes": scene.num_classes, "seed": scene.seed, "batch_size": scene.batch_size}
+        queries = None if self.queries == Square.queries else self.queries
+        return package_attack(model, x, y, name="square", threat=scene.threat, queries=queries, **options)
+
+    def describe(self, scene: Scene) -> str:
+        """Return what is run."""
+        return f"Square, {self.queries} queries (pyautoattack {version('pyautoattack')})"
+
+    def __repr__(self) -> str:
+        # Without settings as published, the spelling that batches kept so far are known by.
+        return "Square()" if self.queries == Square.queries else f"Square(queries={self.queries})"
 
 
 @ATTACKS.register("cw")

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from hedgerow.certify import Certifier, Evidence
-from hedgerow.evaluation.attacked import measure, more_than_one_class
+from hedgerow.checks import passing
+from hedgerow.evaluation.statistics import measure
+from hedgerow.evaluation.verdicts import more_than_one_class
 from hedgerow.result import AtRadius, Certificate, Certification
 
 
@@ -55,7 +57,11 @@ def summarise_certificates(
         curve=curve,
         abstained=sum(c.prediction is None for c in certificates),
         checks={
-            "certified accuracy is not above plain accuracy": all(at.correct <= plain.correct for at in curve),
+            "certified accuracy is not above plain accuracy": passing(
+                all(at.correct <= plain.correct for at in curve),
+                f"{max((at.correct for at in curve), default=0)} certified, {plain.correct} right without proof",
+                "counts of the curve",
+            ),
             "plain predictions are of more than one class": more_than_one_class(answers, y),
         },
         certificates=certificates,

@@ -10,9 +10,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from hedgerow.checks import passing
 from hedgerow.errors import DataError
-from hedgerow.evaluation.attacked import evaluate, measure
+from hedgerow.evaluation.attacked import evaluate
 from hedgerow.evaluation.protocol import Protocol
+from hedgerow.evaluation.statistics import measure
 from hedgerow.result import AtEps, Evaluation, Measure
 from hedgerow.threat import ThreatModel
 
@@ -41,7 +43,7 @@ def add_curve(
     """
     if any(eps <= 0 for eps in radii):
         raise DataError(f"the radii of a curve are above 0, not {min(radii)}; `clean` is the accuracy at 0")
-    alone = replace(protocol, autoattack=False, attacks={})
+    alone = replace(protocol, autoattack=False, attacks={}, integrity=0)
     standing = torch.ones(len(y), dtype=torch.bool)
     record.curve, counts, revived = [], [], 0
     for eps in sorted({*radii, threat.eps} - {Fraction(0)}):
@@ -58,8 +60,11 @@ def add_curve(
         counts.append(pgd)
         kept = measure(standing, f"{pgd.how}; and at every smaller radius of the curve", pgd.seed, pgd.seconds)
         record.curve.append(AtEps(eps=str(eps), **kept.model_dump()))
-    record.checks[CHECK] = not rises(counts)
-    record.numbers[CHECK] = f"{revived} images stood at a radius though a smaller one had broken them"
+    record.checks[CHECK] = passing(
+        not rises(counts),
+        f"{revived} images stood at a radius though a smaller one had broken them",
+        "PGD's counts held against the 95 % intervals of those at smaller radii",
+    )
 
 
 def rises(counts: Sequence[Measure]) -> bool:

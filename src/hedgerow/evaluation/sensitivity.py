@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +36,7 @@ def layer_sensitivity(
     """
     if not 0 < share <= 1:
         raise DataError(f"share {share} of a layer's weights cannot be removed; give more than 0 and at most 1")
-    protocol = protocol or Protocol(pgd_steps=10, pgd_restarts=1, autoattack=False)
+    protocol = replace(protocol or Protocol(pgd_steps=10, pgd_restarts=1, autoattack=False), integrity=0)
     whole = evaluate(model, x, y, threat=threat, protocol=protocol).record.measures["pgd"]
     layers = []
     for name, weight in prunable_weights(model).items():

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scipy.stats import binomtest
+from torch import Tensor
 
 from hedgerow.errors import DataError
+from hedgerow.result import Measure
 
 
 def wilson(correct: int, n: int) -> tuple[float, float]:
@@ -17,6 +19,15 @@ def wilson(correct: int, n: int) -> tuple[float, float]:
         return 0.0, 1.0
     interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+def measure(correct: Tensor, how: str, seed: int, seconds: float = 0.0) -> Measure:
+    """Return the record of an accuracy from `[N]` boolean flags."""
+    count, n = int(correct.sum()), len(correct)
+    low, high = wilson(count, n)
+    return Measure(
+        correct=count, n=n, accuracy=count / max(n, 1), low=low, high=high, how=how, seed=seed, seconds=seconds
+    )
 
 
 @dataclass(frozen=True)

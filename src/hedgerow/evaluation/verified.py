@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from hedgerow.attacks import crafting
 from hedgerow.bounds import Method
 from hedgerow.certify import CERTIFIERS, Certifier, Ledger, gather, identify
-from hedgerow.evaluation.attacked import measure
+from hedgerow.checks import passing
+from hedgerow.evaluation.statistics import measure
 from hedgerow.result import Evaluation
 from hedgerow.threat import ThreatModel
 
@@ -67,5 +68,6 @@ def add_verified(
     pairs = zip(record.examples, flags, record.verdicts, strict=True)
     both = [example for example, verified, verdict in pairs if verified and verdict != "robust"]
     named = f": {', '.join(map(str, both[:10]))}{', ...' if len(both) > 10 else ''}" if both else ""
-    record.checks[CHECK] = not both
-    record.numbers[CHECK] = f"{len(both)} of {len(flags)} examples{named}"
+    record.checks[CHECK] = passing(
+        not both, f"{len(both)} of {len(flags)} examples{named}", "proofs and verdicts held against each other"
+    )

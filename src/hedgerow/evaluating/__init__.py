@@ -1,0 +1,1 @@
+"""The commands that judge a network: `hedgerow evaluate` and `hedgerow certify`."""

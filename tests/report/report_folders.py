@@ -11,7 +11,20 @@ import torch
 import yaml
 
 from hedgerow.files import write_tensors
-from hedgerow.result import Evaluation, LayerCount, Measure, PhaseRecord, Result, SparsityCount
+from hedgerow.result import (
+    AtEps,
+    AtRadius,
+    Certification,
+    Cost,
+    Evaluation,
+    LayerCount,
+    LayerLoss,
+    Measure,
+    PhaseRecord,
+    Result,
+    Sensitivity,
+    SparsityCount,
+)
 
 CLASSES = ["airplane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 LAYERS = {
@@ -147,10 +160,59 @@ def write_gallery(path: Path, *, pictures: int = 14, side: int = 32, channels: i
         "clean": clean,
         "adversarial": (clean / 255 + noise).clamp(0, 1),
         "labels": labels,
-        "clean_predictions": labels.clone(),
-        "adversarial_predictions": (labels + 2) % 10,
+        "clean_predictions": torch.where(torch.arange(pictures) == 13, 1, labels),
+        "adversarial_predictions": torch.where(torch.arange(pictures) % 3 == 0, labels, (labels + 2) % 10),
     }
     write_tensors(path, tensors, {"eps": "8/255", "norm": "linf", "attack": "PGD-50, 5 restarts"})
+
+
+def full_result(name: str, *, sparsity: float) -> Result:
+    """A pruned or dense run with everything that a page can show."""
+    scored = evaluation(230, 160, 128) if not sparsity else evaluation(206, 130, 112)
+    falling = {"2/255": 190, "4/255": 165, "8/255": 130, "16/255": 20}
+    scored.curve = [AtEps(eps=eps, **measure(k, N, HOW["pgd"]).model_dump()) for eps, k in falling.items()]
+    whole = measure(60, 100, "PGD-10, 1 restart")
+    losses = [
+        LayerLoss(layer=layer, removed=10 * i, measure=measure(60 - 13 * i, 100, whole.how))
+        for i, layer in enumerate(LAYERS)
+    ]
+    cost = Cost(
+        parameters=94_538,
+        nonzeros=3_210,
+        flops_dense=2_000_000,
+        flops_sparse=90_000,
+        flops_unknown=[],
+        bytes_dense=378_152,
+        machine={"cores": 2},
+    )
+    return result(
+        name,
+        method="hydra" if sparsity else "dense",
+        sparsity=sparsity,
+        scored=scored,
+        sensitivity=Sensitivity(split="validation", share=0.5, whole=whole, layers=losses),
+        cost=cost,
+    )
+
+
+def certification() -> Certification:
+    curve = [
+        AtRadius(radius=r, **measure(k, 50, "smoothing, sigma 0.25").model_dump())
+        for r, k in ((0.0, 30), (0.25, 21), (0.5, 9))
+    ]
+    return Certification(
+        method="smoothing",
+        norm="l2",
+        settings={},
+        how="smoothing, sigma 0.25",
+        network="abc",
+        split="test",
+        plain={"smoothed": measure(33, 50, "majority")},
+        curve=curve,
+        abstained=4,
+        checks={"certified is not above plain": True},
+        certificates=[],
+    )
 
 
 def write_run(folder: Path, record: Result, *, metrics: bool = True, gallery: bool = True) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from report_folders import CLASSES, LAYERS, evaluation, measure, result, write_run
 
+from hedgerow.checks import Check
 from hedgerow.errors import CheckpointError, HedgerowError
 from hedgerow.report import write_report
 from hedgerow.result import LayerCount, PhaseRecord, Result, SparsityCount
@@ -72,7 +73,7 @@ def test_page_says_everything_it_was_given(three_runs: list[Path], tmp_path: Pat
         "AutoAttack standard, eps 8/255 linf; n = 360, seed 0",
         "unbounded attack reaches zero",
         "50 epochs",
-        "12 of 14 recorded images",
+        "14 of 14 recorded images",
         "\u00b18/255 fills the whole range",
         "8,123",
         "51 min 15 s",
@@ -107,9 +108,9 @@ def test_page_is_accessible(three_runs: list[Path], tmp_path: Path) -> None:
     assert all(a.get("alt") for a in page.all("img"))
     assert all(a.get("scope") for a in page.all("th"))
     assert len(page.all("caption")) == len(page.all("table"))
-    cells = [a for a in page.all("td") if a.get("class") == "number"]
-    accuracy = [a for a in cells if "seed 0" in str(a.get("title"))]
-    assert len(accuracy) == 3 * 4
+    described = [a["aria-describedby"] for a in page.all("span") if a.get("class") == "said"]
+    assert set(described) == {a["id"] for a in page.all("span") if a.get("role") == "tooltip"}
+    assert page.text.count(" images correct, seed 0") == 3 * 4
 
 
 def test_same_runs_give_same_bytes(three_runs: list[Path], tmp_path: Path) -> None:
@@ -137,7 +138,7 @@ def hostile_result() -> Result:
         update={
             "threat": EVIL,
             "split": EVIL,
-            "checks": {EVIL: False},
+            "checks": {EVIL: Check(outcome="fail", number=EVIL, how=EVIL)},
             "measures": measures | {EVIL: measures["pgd"]},
         }
     )
@@ -209,18 +210,29 @@ def test_missing_pieces_are_said(make_run: Make, tmp_path: Path) -> None:
 
 def test_failed_check_marks_the_run_and_the_headline(make_run: Make, tmp_path: Path) -> None:
     bad = evaluation(206, 130, 112)
-    bad.checks["unbounded_attack_reaches_zero"] = False
+    bad.checks["unbounded_attack_reaches_zero"] = Check(outcome="fail", number="3 of 9", how="PGD at eps 1")
     good = make_run("dense", method="dense", sparsity=0.0, scored=evaluation(230, 145, 128))
     _, page = report([good, make_run(scored=bad)], tmp_path)
     classes = [a.get("class") for _, a in page.tags]
     assert "headline suspect" in classes
     assert classes.count("number suspect") == 4
-    assert "hydra-97 failed 1 integrity check (unbounded attack reaches zero)" in page.text
+    assert "hydra-97 failed 1 integrity check (unbounded attack reaches zero - 3 of 9)" in page.text
     assert "FAIL" in page.text
     sound = make_run("sound", method="magnitude", sparsity=0.9)
     _, page = report([good, make_run(scored=bad), sound], tmp_path)
     assert "headline" in [a.get("class") for a in page.all("p")]
     assert "magnitude at 89.5 % sparsity keeps" in page.text
+
+
+def test_a_check_that_warns_is_shown_and_condemns_nothing(make_run: Make, tmp_path: Path) -> None:
+    odd = evaluation(206, 130, 112)
+    odd.checks["gradients"] = Check(outcome="warn", number="7 % are zero", how="counted on 100 images")
+    _, page = report([make_run(scored=odd)], tmp_path)
+    for said in ("! warn", "7 % are zero", "counted on 100 images"):
+        assert said in page.text
+    classes = [a.get("class") for _, a in page.tags]
+    assert " warn" in classes
+    assert not any("suspect" in str(name) for name in classes)
 
 
 def test_zero_accuracy_and_no_images(make_run: Make, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_gallery_shows_the_recorded_pixels(tmp_path: Path, channels: int, shape:
     write_gallery(tmp_path / "g.safetensors", channels=channels)
     gallery = read_gallery(tmp_path / "g.safetensors", CLASSES[:5])
     assert gallery is not None
-    assert (len(gallery.pictures), gallery.recorded, gallery.pixelated) == (12, 14, True)
+    assert (len(gallery.pictures), gallery.recorded, gallery.pixelated) == (14, 14, True)
     clean = read_tensors(tmp_path / "g.safetensors")[0]["clean"][0].permute(1, 2, 0).numpy()
     shown = decoded(gallery.pictures[0].clean)
     assert shown.shape == shape
@@ -134,7 +134,7 @@ def test_broken_gallery_is_named(tmp_path: Path) -> None:
 
 
 def test_tables_hold_the_exact_numbers(three_runs: list[Path], tmp_path: Path) -> None:
-    table, markdown = write_tables(three_runs, tmp_path / "out")
+    table, markdown, _ = write_tables(three_runs, tmp_path / "out")
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert [row["run"] for row in rows] == ["dense", "hydra-97", "magnitude-97"]
     hydra = rows[1]
@@ -152,7 +152,7 @@ def test_tables_hold_the_exact_numbers(three_runs: list[Path], tmp_path: Path) -
 
 def test_tables_leave_unknown_numbers_empty_and_escape_names(make_run: Make, tmp_path: Path) -> None:
     runs = [make_run("a|b<i>\n,c", scored=None), make_run(metrics=False)]
-    table, markdown = write_tables(runs, tmp_path)
+    table, markdown, _ = write_tables(runs, tmp_path)
     rows = list(csv.DictReader(table.read_text().splitlines()))
     assert rows[0]["clean_accuracy"] == ""
     assert rows[1]["clean_minus_dense"] == ""

@@ -1,15 +1,16 @@
-"""From a matplotlib figure to an SVG that sits inside a page: same bytes each time, light or dark."""
+"""From a matplotlib figure to an SVG inside a page, light or dark, or to a file: same bytes each time."""
 
 from __future__ import annotations
 
 import io
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
-
-from markupsafe import Markup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,27 +58,59 @@ _STYLE: dict[str, Any] = {
 _NOT_STYLE = re.compile(r"^(backend|interactive|toolbar|timezone|date|webagg|tk|savefig\.dir|_)")
 
 
-def draw(name: str, label: str, inches: tuple[float, float], paint: Callable[[Figure], None]) -> Markup:
-    """Paint a figure and return it as inline SVG markup.
+@dataclass(frozen=True)
+class Plot:
+    """A figure that is drawn when it is asked for; in a template it stands for its inline SVG.
 
-    `name` must be unique in the page (ids start with it); `label` says in words what the plot shows. One inch
-    becomes 72 units, so that a figure 5 inches wide keeps its text readable on a phone.
+    `name` must be unique in the page (ids start with it, files are called by it); `label` says in words what it
+    shows. One inch becomes 72 units, so that a figure 5 inches wide keeps its text readable on a phone.
     """
-    import matplotlib
-    from matplotlib.figure import Figure
 
-    defaults: dict[str, Any] = dict(matplotlib.rcParamsDefault.items())
-    settings: Any = {k: v for k, v in defaults.items() if not _NOT_STYLE.match(k)} | _STYLE
-    buffer = io.BytesIO()
-    with matplotlib.rc_context(settings | {"svg.hashsalt": name}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # the reader's browser has the fonts
-        figure = Figure(figsize=inches, layout="constrained")
-        paint(figure)
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return inline(buffer.getvalue(), name, label)
+    name: str
+    label: str
+    inches: tuple[float, float]
+    paint: Callable[[Figure], None]
+
+    def __html__(self) -> str:
+        """Return the SVG as a part of a page, in the page's text colour."""
+        return self._inline
+
+    @cached_property
+    def _inline(self) -> str:
+        with self._painted() as figure:
+            buffer = io.BytesIO()
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        return inline(buffer.getvalue(), self.name, self.label)
+
+    def svg(self) -> str:
+        """Return the content of an SVG file, which needs what a page does without."""
+        return self.__html__().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+
+    def png(self) -> bytes:
+        """Return a PNG file: black on white, 200 pixels to the inch, with the label as its description."""
+        with self._painted() as figure:
+            figure.set_facecolor("#ffffff")
+            buffer = io.BytesIO()
+            about = {"Software": None, "Description": self.label}
+            figure.savefig(buffer, format="png", dpi=200, facecolor="#ffffff", metadata=about)
+        return buffer.getvalue()
+
+    @contextmanager
+    def _painted(self) -> Iterator[Figure]:
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        defaults: dict[str, Any] = dict(matplotlib.rcParamsDefault.items())
+        settings: Any = {k: v for k, v in defaults.items() if not _NOT_STYLE.match(k)} | _STYLE
+        with matplotlib.rc_context(settings | {"svg.hashsalt": self.name}), warnings.catch_warnings():
+            # The reader's browser has the fonts.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from")
+            figure = Figure(figsize=self.inches, layout="constrained")
+            self.paint(figure)
+            yield figure
 
 
-def inline(svg: bytes, name: str, label: str) -> Markup:
+def inline(svg: bytes, name: str, label: str) -> str:
     """Make a stand-alone SVG part of a page: own ids, the page's text colour, a label, no style sheet."""
     root = ElementTree.fromstring(svg)
     for parent in root.iter():
@@ -90,12 +123,15 @@ def inline(svg: bytes, name: str, label: str) -> Markup:
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
     root.attrib.update({"role": "img", "aria-label": label})
-    return Markup(ElementTree.tostring(root, encoding="unicode"))
+    return ElementTree.tostring(root, encoding="unicode")
 
 
-def standalone(svg: Markup) -> str:
-    """Return a drawn figure as the content of a file of its own, which needs what a page does without."""
-    return str(svg).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+def ink_on(colour: str) -> str:
+    """Return black or white, whichever is easier to read on a colour `#rrggbb`; 4.5:1 or more on any."""
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    luminance = sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return "#000000" if (luminance + 0.05) ** 2 > 1.05 * 0.05 else "#ffffff"
 
 
 def plain_ticks(axes: Axes) -> None:

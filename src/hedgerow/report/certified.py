@@ -6,9 +6,7 @@ import csv
 import io
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
-from hedgerow.report.canvas import FOREGROUND, PALETTE, draw
+from hedgerow.report.canvas import FOREGROUND, PALETTE, Plot
 from hedgerow.report.words import percent
 from hedgerow.result import Certification
 
@@ -27,7 +25,7 @@ def certified_table(record: Certification) -> str:
     return buffer.getvalue()
 
 
-def certified_plot(record: Certification, name: str) -> Markup:
+def certified_plot(record: Certification, name: str) -> Plot:
     """Draw certified accuracy at the record's radii with its 95 % interval, below the plain accuracy."""
     curve = sorted(record.curve, key=lambda at: at.radius)
     radii = [at.radius for at in curve]
@@ -55,4 +53,4 @@ def certified_plot(record: Certification, name: str) -> Markup:
         axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g} %")
         figure.legend(loc="outside upper left", ncols=2, handlelength=1.8)
 
-    return draw(name, label, (5.0, 3.2), paint)
+    return Plot(name, label, (5.0, 3.2), paint)

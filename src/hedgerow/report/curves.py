@@ -5,9 +5,7 @@ from __future__ import annotations
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from markupsafe import Markup
-
-from hedgerow.report.canvas import FOREGROUND, MARKERS, PALETTE, draw
+from hedgerow.report.canvas import FOREGROUND, MARKERS, PALETTE, Plot
 from hedgerow.report.runs import Run, scalar
 from hedgerow.report.words import percent, shorten
 
@@ -34,7 +32,7 @@ def selected_positions(run: Run) -> list[int]:
     return [i for i, row in enumerate(run.epochs, start=1) if (row["phase"], row["epoch"]) in chosen]
 
 
-def training_plot(run: Run) -> Markup | None:
+def training_plot(run: Run) -> Plot | None:
     """Draw loss above, validation accuracies below, phases shaded; None if no epoch was recorded."""
     if not run.epochs:
         return None
@@ -58,7 +56,7 @@ def training_plot(run: Run) -> Markup | None:
         if handles:
             figure.legend(handles=handles, loc="outside upper left", ncols=3, handlelength=1.8, columnspacing=1.4)
 
-    return draw(f"training-{run.anchor}", _in_words(run), (5.0, 4.0), paint)
+    return Plot(f"training-{run.anchor}", _in_words(run), (5.0, 4.0), paint)
 
 
 def _curve(axes: Axes, run: Run, key: str, name: str, style: int) -> None:

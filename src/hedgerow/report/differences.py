@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hedgerow.evaluation.statistics import Paired, holm, mcnemar
+from hedgerow.report.table import Cell, Table, markdown_line
 from hedgerow.result import Evaluation, Result
 
 LEVEL = 0.05
@@ -70,27 +71,45 @@ def differences_markdown(found: Sequence[Difference]) -> str:
     """Return the table of differences with what its columns mean, or nothing where nothing was compared."""
     if not found:
         return ""
-    head = "| asked | method | against the best | difference | only the method | only the best | p | differs |"
-    lines = [head, "|---:|---|---|---:|---:|---:|---:|---|"]
+    table = differences_table(found)
+    rule = f"|---:|---|---|{'---:|' * 4}---|"
+    rows = [markdown_line([cell.text for cell in row]) for row in table.rows]
+    return "\n".join([markdown_line(table.headings), rule, *rows, "", *table.notes]) + "\n"
+
+
+def differences_table(found: Sequence[Difference]) -> Table:
+    """Return a row per method that was compared, and what the columns mean."""
+    rows = []
     for one, real in zip(found, holm([one.p for one in found], LEVEL), strict=True):
         mean = sum(pair.difference for pair in one.paired) / len(one.paired)
-        cells = [
-            f"{100 * one.asked:.4g} %",
-            one.method,
-            one.best,
-            f"{100 * mean:+.1f} pp",
-            str(one.method_only),
-            str(one.best_only),
-            f"{one.p:.2g}",
-            "yes" if real else "not shown",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        rows.append(
+            [
+                Cell(f"{100 * one.asked:.4g} %", value=one.asked),
+                Cell(one.method),
+                Cell(one.best),
+                Cell(f"{100 * mean:+.1f} pp", value=mean),
+                Cell(str(one.method_only)),
+                Cell(str(one.best_only)),
+                Cell(f"{one.p:.2g}", value=one.p),
+                Cell("yes" if real else "not shown"),
+            ]
+        )
     note = (
         "Exact McNemar tests on the same test images, correct under every attack; images that only one of two "
         "networks gets right, summed over seeds; p is the largest of the seeds, and `differs` holds for all rows "
         f"together at {100 * LEVEL:g} % (Holm). The best was chosen by the same images."
     )
-    return "\n".join([*lines, "", note]) + "\n"
+    headings = [
+        "asked",
+        "method",
+        "against the best",
+        "difference",
+        "only the method",
+        "only the best",
+        "p",
+        "differs",
+    ]
+    return Table("differences", "Which differences are real", headings, rows, words=3, notes=[note])
 
 
 def differences_csv(found: Sequence[Difference]) -> str:

@@ -1,57 +1,62 @@
-"""The accuracy table as files: `comparison.csv` for programs, `comparison.md` for notes."""
+"""Tables and plots as files: for programs, for notes, for papers."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from hedgerow.files import write_text
+from hedgerow.files import write_atomically, write_text
+from hedgerow.report.content import Content
 from hedgerow.report.runs import Run, read_runs, reference_for
-from hedgerow.report.tables import Cell, difference, files_of, footnotes, headings, measures_of, table_rows
+from hedgerow.report.table import Value, file_name
+from hedgerow.report.tables import accuracy_table, difference, files_of, measures_of
 
-Value = str | int | float | None
+FILES = "report-files"
+"""The folder beside a page that holds its plots and tables as files."""
+
+COMPARISON = ("comparison.csv", "comparison.md", "comparison.tex")
 
 
-def write_tables(runs: Sequence[Path], folder: Path) -> tuple[Path, Path]:
-    """Write `comparison.csv` (raw numbers, unknown left empty) and `comparison.md`; return both paths.
+def write_tables(runs: Sequence[Path], folder: Path) -> list[Path]:
+    """Write the accuracy table as `comparison.csv` (raw numbers, unknown left empty), `.md` and `.tex`.
 
-    Raises `HedgerowError` if no runs are given, `CheckpointError` if one is unfinished or broken.
+    Returns the paths. Raises `HedgerowError` if no runs are given, `CheckpointError` if one is unfinished or
+    broken.
     """
     read = read_runs(runs)
-    folder = Path(folder)
-    return (
-        write_text(folder / "comparison.csv", csv_table(read)),
-        write_text(folder / "comparison.md", markdown_table(read)),
-    )
+    table = accuracy_table(read)
+    texts = (csv_table(read), table.markdown(), table.latex())
+    return [write_text(Path(folder) / name, text) for name, text in zip(COMPARISON, texts, strict=True)]
+
+
+def write_files(content: Content, folder: Path) -> list[Path]:
+    """Write every plot as SVG and PNG to `folder/plots`, every other table as CSV, Markdown and LaTeX to
+    `folder/tables`; return the paths.
+    """
+    written = []
+    for plot in content.plots:
+        path = folder / "plots" / file_name(plot.name)
+        written.append(write_text(path.with_name(f"{path.name}.svg"), plot.svg()))
+        write = partial(Path.write_bytes, data=plot.png())
+        written.append(write_atomically(path.with_name(f"{path.name}.png"), write))
+    for table in content.tables:
+        texts = {"csv": table.csv(), "md": table.markdown(), "tex": table.latex()}
+        name = file_name(table.name)
+        written += [write_text(folder / "tables" / f"{name}.{kind}", text) for kind, text in texts.items()]
+    return written
 
 
 def csv_table(runs: Sequence[Run]) -> str:
-    """Return the table as CSV: a row per run, shares between 0 and 1."""
+    """Return the accuracy table as CSV: a row per run, shares between 0 and 1."""
     records = [_record(run, runs) for run in runs]
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, fieldnames=list(records[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(records)
     return buffer.getvalue()
-
-
-def markdown_table(runs: Sequence[Run]) -> str:
-    """Return the table as Markdown, with how each column was obtained under it."""
-    columns = ["Run", "Method", *headings(runs)]
-    lines = [_line(columns), _line(["---"] * 2 + ["---:"] * (len(columns) - 2))]
-    for row in table_rows(runs):
-        mark = " \u26a0" if row.failed else ""
-        lines.append(_line([_safe(row.label) + mark, _safe(row.method), *map(_cell, row.cells)]))
-    notes = [f"- **{_safe(note.column)}**: {_safe(note.text)}" for note in footnotes(runs)]
-    failed = [
-        f"- \u26a0 **{_safe(run.label)}** failed: {_safe(', '.join(run.failed_checks))}; do not rely on it."
-        for run in runs
-        if run.failed_checks
-    ]
-    return "\n".join([*lines, "", *notes, *failed]) + "\n"
 
 
 def _record(run: Run, runs: Sequence[Run]) -> dict[str, Value]:
@@ -77,16 +82,3 @@ def _record(run: Run, runs: Sequence[Run]) -> dict[str, Value]:
     for kind in files_of(runs):
         record[f"bytes_{kind}"] = result.bytes_on_disk.get(kind)
     return {**record, "failed_checks": "; ".join(run.failed_checks)}
-
-
-def _cell(cell: Cell) -> str:
-    return _safe(f"{cell.text} ({cell.note})" if cell.note else cell.text)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _safe(text: str) -> str:
-    plain = html.escape(text, quote=False).replace("\\", "\\\\").replace("|", "\\|")
-    return " ".join(plain.split())

@@ -15,8 +15,10 @@ from hedgerow.errors import CheckpointError
 from hedgerow.files import read_tensors
 from hedgerow.report.words import TIMES, printable
 
-LIMIT = 12
+LIMIT = 24
 SMALL_IMAGE = 96  # pixels; smaller ones are shown enlarged, with hard pixel edges
+
+SHOWN_VERDICTS = ("robust", "broken", "misclassified")
 
 Pixels = npt.NDArray[np.float32]
 
@@ -33,6 +35,13 @@ class Picture:
     after: str
     right_before: bool
     right_after: bool
+    label: int
+
+    @property
+    def verdict(self) -> str:
+        """What became of the image: one of `SHOWN_VERDICTS`."""
+        robust, broken, misclassified = SHOWN_VERDICTS
+        return misclassified if not self.right_before else robust if self.right_after else broken
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,7 @@ def read_gallery(path: Path, classes: list[str], *, limit: int = LIMIT) -> Galle
             names[2][i],
             bool(right[0][i]),
             bool(right[1][i]),
+            int(arrays["labels"][i]),
         )
         for i in range(len(clean))
     ]

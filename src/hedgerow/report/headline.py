@@ -32,23 +32,29 @@ def headline(runs: Sequence[Run]) -> Headline:
     if not pruned:
         run, m = max(measured, key=lambda pair: (not pair[0].failed_checks, pair[1].accuracy))
         text = f"The dense network {run.label} reaches {_robust(name, m)}; no pruned run was measured"
-        return Headline(text, f"{_interval(run, m)}.", _warnings([run]))
+        return Headline(text, f"{_interval(run, m)}.{_verified([run])}", _warnings([run]))
     run, m = max(pruned, key=_rank)
     subject = f"{printable(run.result.method)} at {percent(1 - (run.density or 0))} sparsity"
     dense = reference_for(run, runs)
     reference = dense.measure(name) if dense else None
     if dense is None or reference is None:
         text = f"{subject} reaches {_robust(name, m)}; there is no dense run to compare it with"
-        return Headline(text, f"{_interval(run, m)}.", _warnings([run]))
+        return Headline(text, f"{_interval(run, m)}.{_verified([run])}", _warnings([run]))
     detail = f"{_interval(run, m)}; {_interval(dense, reference)}."
     if reference.how != m.how or reference.n != m.n:
         detail += " The two were not obtained in the same way; see the notes under the table."
+    detail += _verified([run, dense])
     if reference.correct == 0:
         text = f"{subject} reaches {_robust(name, m)}; the dense network has no robust accuracy to keep"
         return Headline(text, detail, _warnings([run, dense]))
     kept = percent(m.accuracy / reference.accuracy, 0)
     text = f"{subject} keeps {kept} of the dense network's robust accuracy ({_accuracy(name, m)})"
     return Headline(text, detail, _warnings([run, dense]))
+
+
+def headline_over_seeds(text: str, runs: Sequence[Run]) -> Headline:
+    """Return a sentence about means over seeds, with the failed checks of every run behind them."""
+    return Headline(text, "", _warnings(runs))
 
 
 def remarks(runs: Sequence[Run]) -> list[str]:
@@ -98,10 +104,16 @@ def _interval(run: Run, m: Measure) -> str:
     return f"{run.label} {percent(m.accuracy)}, 95 % interval [{100 * m.low:.1f}, {100 * m.high:.1f}]"
 
 
+def _verified(runs: Sequence[Run]) -> str:
+    """Return what is proved beside what attacks left, where it was looked for."""
+    found = [(run, m) for run in runs if (m := run.measure("verified")) is not None]
+    return f" Verified, by bounds: {'; '.join(_interval(run, m) for run, m in found)}." if found else ""
+
+
 def _warnings(runs: Sequence[Run]) -> list[str]:
     return [
         f"{run.label} failed {plural(len(run.failed_checks), 'integrity check')} "
-        f"({', '.join(printable(c).replace('_', ' ') for c in run.failed_checks)}): do not rely on its accuracies"
+        f"({', '.join(run.named(c) for c in run.failed_checks)}): do not rely on its accuracies"
         for run in runs
         if run.failed_checks
     ]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from hedgerow.report.canvas import MARKERS, PALETTE, draw, standalone
+from hedgerow.report.canvas import MARKERS, PALETTE, Plot
 from hedgerow.report.plots import density_axis
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def means_plot(lines: Mapping[str, Sequence[tuple[float, float, float]]], title: str) -> str:
-    """Return an SVG file of `{method: [(density, mean, spread), ...]}`, shares from 0 to 1, log density axis."""
+def means_plot(lines: Mapping[str, Sequence[tuple[float, float, float]]], title: str) -> Plot:
+    """Draw `{method: [(density, mean, spread), ...]}`, shares from 0 to 1, log density axis."""
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -38,4 +38,4 @@ def means_plot(lines: Mapping[str, Sequence[tuple[float, float, float]]], title:
         f"{method}: " + ", ".join(f"{100 * m:.1f} % at density {100 * d:.2f} %" for d, m, _ in dots)
         for method, dots in lines.items()
     )
-    return standalone(draw("means", f"{title} against density. {words}", (6.5, 4.2), paint))
+    return Plot("means", f"{title} against density. {words}", (6.5, 4.2), paint)

@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from hedgerow.files import write_text
-from hedgerow.report import tables
-from hedgerow.report.curves import training_plot
-from hedgerow.report.headline import headline, remarks
-from hedgerow.report.plots import VERDICTS, accuracy_plot, layer_plot, verdict_counts, verdict_plot
-from hedgerow.report.runs import Run, read_runs, robust_measure
-from hedgerow.report.words import count, duration, measure_name, percent, plural, printable
+from hedgerow.report.content import Content, Summary, content_of
+from hedgerow.report.export import write_files
+from hedgerow.report.gallery import SHOWN_VERDICTS
+from hedgerow.report.headline import headline, headline_over_seeds, remarks
+from hedgerow.report.runs import Run, read_runs
+from hedgerow.report.tables import footnotes
+from hedgerow.report.words import measure_name, percent, plural, printable
 
 
-def write_report(runs: Sequence[Path], out: Path, *, title: str | None = None, command: str | None = None) -> Path:
+def write_report(
+    runs: Sequence[Path],
+    out: Path,
+    *,
+    title: str | None = None,
+    command: str | None = None,
+    summary: Summary | None = None,
+    files: Path | None = None,
+) -> Path:
     """Write one self-contained HTML page comparing finished run folders; return its path.
 
-    The same runs give the same bytes. `command` is the line that makes this page again, shown at its
-    foot. Raises `HedgerowError` if no runs are given, `CheckpointError` if one is unfinished or broken.
+    The same runs give the same bytes. `command` is the line that makes this page again, shown at its foot. Under
+    a `summary` over seeds, what is of one run alone is left out. With `files`, every plot and table is written
+    to that folder as files as well. Raises `HedgerowError` if no runs are given, `CheckpointError` if one is
+    unfinished or broken.
     """
-    return write_text(Path(out), render(read_runs(runs), title=title, command=command))
+    read = read_runs(runs, galleries=summary is None)
+    shown = content_of(read, summary)
+    if files is not None:
+        write_files(shown, files)
+    return write_text(Path(out), render(read, shown, title=title, command=command))
 
 
-def render(runs: Sequence[Run], *, title: str | None = None, command: str | None = None) -> str:
+def render(runs: Sequence[Run], shown: Content, *, title: str | None = None, command: str | None = None) -> str:
     """Return the page as HTML."""
+    classes = shown_classes(runs)
     environment = Environment(
         loader=PackageLoader("hedgerow.report", "templates"),
         autoescape=True,
@@ -37,8 +54,6 @@ def render(runs: Sequence[Run], *, title: str | None = None, command: str | None
     )
     environment.filters.update(
         percent=percent,
-        count=count,
-        duration=duration,
         plural=plural,
         printable=printable,
         measure_name=measure_name,
@@ -47,20 +62,15 @@ def render(runs: Sequence[Run], *, title: str | None = None, command: str | None
         title=printable(title) if title else _title(runs),
         command=command,
         runs=runs,
+        shown=shown,
+        number=itertools.count(1).__next__,
         facts=facts(runs),
-        headline=headline(runs),
+        headline=headline_over_seeds(shown.summary.headline, runs) if shown.summary else headline(runs),
         remarks=remarks(runs),
-        headings=tables.headings(runs),
-        rows=tables.table_rows(runs),
-        footnotes=tables.footnotes(runs),
-        accuracy_plots=accuracy_plots(runs),
-        layers=[(run, layer_plot(run)) for run in runs if not run.is_dense],
-        training=[(run, training_plot(run)) for run in runs],
-        verdict_plot=verdict_plot(runs),
-        verdict_names=VERDICTS,
-        verdicts=[(run, verdict_counts(run)) for run in runs],
-        checks=checks(runs),
-        phases=phases(runs),
+        footnotes=footnotes(runs),
+        classes=classes,
+        empty_choices=partial(empty_choices, classes=classes),
+        verdicts=SHOWN_VERDICTS,
     )
 
 
@@ -78,39 +88,22 @@ def facts(runs: Sequence[Run]) -> list[tuple[str, str]]:
     ]
 
 
-def accuracy_plots(runs: Sequence[Run]) -> list[tuple[str, Any]]:
-    """Return measure name and plot for robust and clean accuracy, if two runs or more are compared."""
-    names = [name for name in (robust_measure(runs), "clean") if name] if len(runs) > 1 else []
-    drawn = [(name, accuracy_plot(runs, name, f"density-{name}")) for name in names]
-    return [(name, plot) for name, plot in drawn if plot is not None]
+def shown_classes(runs: Sequence[Run]) -> list[str]:
+    """Return the names of the true classes of all pictures, in the order of the classes."""
+    pictures = [p for run in runs if run.gallery for p in run.gallery.pictures]
+    return list(dict.fromkeys(p.truth for p in sorted(pictures, key=lambda p: p.label)))
 
 
-def checks(runs: Sequence[Run]) -> list[tuple[str, list[bool | None]]]:
-    """Return every integrity check with its outcome in each run, None where it was not run."""
-    found = [run.result.evaluation.checks if run.result.evaluation else {} for run in runs]
-    names = dict.fromkeys(name for outcomes in found for name in outcomes)
-    return [(printable(name).replace("_", " "), [f.get(name) for f in found]) for name in names]
-
-
-def phases(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Return a row per finished phase of every run, ready to print."""
+def empty_choices(run: Run, classes: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the choices of class (by number from 1, or all) and verdict that no picture of a run is of."""
+    pictures = run.gallery.pictures if run.gallery else []
+    there = {(chosen, word) for p in pictures for chosen in (p.truth, "") for word in (p.verdict, "all")}
+    options = [("", "all"), *((name, str(i)) for i, name in enumerate(classes, start=1))]
     return [
-        {
-            "run": run.label,
-            "first": i == 0,
-            "rows": len(run.result.phases),
-            "total": duration(sum(p.seconds for p in run.result.phases)),
-            "name": printable(phase.name),
-            "objective": printable(phase.objective),
-            "epochs": phase.epochs,
-            "kept": phase.selected_epoch,
-            "alarm": phase.alarm_epoch,
-            "time": duration(phase.seconds),
-            "exact": f"{phase.seconds:.1f} s",
-            "speed": f"{phase.images_per_second:,.0f}",
-        }
-        for run in runs
-        for i, phase in enumerate(run.result.phases)
+        (number, word)
+        for name, number in options
+        for word in ("all", *SHOWN_VERDICTS)
+        if (name, word) not in there and pictures
     ]
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
-from hedgerow.report.canvas import FOREGROUND, MARKERS, PALETTE, draw, plain_ticks
+from hedgerow.report.canvas import FOREGROUND, MARKERS, PALETTE, Plot, ink_on, plain_ticks
 from hedgerow.report.runs import Run
 from hedgerow.report.words import measure_name, percent, printable, short_count, shorten
 from hedgerow.result import Measure
@@ -17,13 +16,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 5.0
-VERDICTS = ("robust", "broken by autoattack", "broken by pgd", "misclassified")
-VERDICT_COLOURS = (PALETTE[2], PALETTE[1], PALETTE[5], PALETTE[6])
+OTHER = "broken by another attack"
+VERDICTS = ("robust", OTHER, "broken by autoattack", "broken by pgd", "misclassified")
+VERDICT_COLOURS = dict(zip(VERDICTS, (PALETTE[2], PALETTE[0], PALETTE[1], PALETTE[5], PALETTE[6]), strict=True))
 
 Point = tuple[float, Measure, bool]
 
 
-def accuracy_plot(runs: Sequence[Run], measure: str, name: str) -> Markup | None:
+def accuracy_plot(runs: Sequence[Run], measure: str, name: str) -> Plot | None:
     """Draw a measure against density, one line per method, the first dense run as reference.
 
     None if no run has a density and the measure to place.
@@ -53,7 +53,7 @@ def accuracy_plot(runs: Sequence[Run], measure: str, name: str) -> Markup | None
         axes.yaxis.set_major_formatter(lambda y, _: f"{100 * y:g} %")
         figure.legend(loc="outside upper left", ncols=_columns(everything), handlelength=1.8)
 
-    return draw(name, _in_words(measure, everything), (WIDTH, 3.5), paint)
+    return Plot(name, _in_words(measure, everything), (WIDTH, 3.5), paint)
 
 
 def _pruned_by(run: Run, method: str) -> bool:
@@ -120,7 +120,7 @@ def density_axis(axes: Axes, densities: list[float]) -> None:
     axes.set_xlabel("Density: share of prunable weights kept (log scale)")
 
 
-def layer_plot(run: Run) -> Markup | None:
+def layer_plot(run: Run) -> Plot | None:
     """Draw the kept share of every prunable weight as bars; None if the run has no layers."""
     layers = [(la.name, la.kept, la.total) for la in run.result.sparsity.layers if la.total > 0]
     if not layers:
@@ -150,36 +150,42 @@ def layer_plot(run: Run) -> Markup | None:
         axes.grid(visible=False, axis="y")
         plain_ticks(axes)
 
-    return draw(f"layers-{run.anchor}", label, (WIDTH, 0.5 + 0.19 * len(layers)), paint)
+    return Plot(f"layers-{run.anchor}", label, (WIDTH, 0.5 + 0.19 * len(layers)), paint)
 
 
 def verdict_counts(run: Run) -> dict[str, int]:
-    """Return how many images had each verdict."""
+    """Return how many images had each verdict, those of all further attacks together."""
     verdicts = run.result.evaluation.verdicts if run.result.evaluation else []
-    return {name: sum(v == name for v in verdicts) for name in VERDICTS}
+    return {**dict.fromkeys(VERDICTS, 0), **Counter(v if v in VERDICTS else OTHER for v in verdicts)}
 
 
-def verdict_plot(runs: Sequence[Run]) -> Markup | None:
+def verdict_names(runs: Sequence[Run]) -> list[str]:
+    """Return the verdicts that there can be: that of further attacks only where one has broken something."""
+    return [name for name in VERDICTS if name != OTHER or any(verdict_counts(run)[OTHER] for run in runs)]
+
+
+def verdict_plot(runs: Sequence[Run]) -> Plot | None:
     """Draw the verdicts of every evaluated run as one stacked bar each; None if there are no verdicts."""
     counts = [(run.label, verdict_counts(run)) for run in runs]
     counts = [(label, c) for label, c in counts if sum(c.values())]
     if not counts:
         return None
+    names = verdict_names(runs)
     label = "Verdicts on the test images. " + "; ".join(
-        f"{run}: " + ", ".join(f"{n} {name}" for name, n in c.items()) for run, c in counts
+        f"{run}: " + ", ".join(f"{c[name]} {name}" for name in names) for run, c in counts
     )
 
     def paint(figure: Figure) -> None:
         axes = figure.add_subplot()
         rows = range(len(counts))
         start = [0.0] * len(counts)
-        for verdict, colour in zip(VERDICTS, VERDICT_COLOURS, strict=True):
+        for verdict in names:
             shares = [c[verdict] / sum(c.values()) for _, c in counts]
-            axes.barh(rows, shares, left=start, color=colour, height=0.62, label=verdict)
+            axes.barh(rows, shares, left=start, color=VERDICT_COLOURS[verdict], height=0.62, label=verdict)
             style: dict[str, Any] = {
                 "ha": "center",
                 "va": "center",
-                "color": "#ffffff",
+                "color": ink_on(VERDICT_COLOURS[verdict]),
                 "fontsize": 8,
                 "weight": "bold",
             }
@@ -195,4 +201,4 @@ def verdict_plot(runs: Sequence[Run]) -> Markup | None:
         plain_ticks(axes)
         figure.legend(loc="outside upper left", ncols=2, handlelength=1.0)
 
-    return draw("verdicts", label, (WIDTH, 1.0 + 0.3 * len(counts)), paint)
+    return Plot("verdicts", label, (WIDTH, 1.0 + 0.3 * len(counts)), paint)

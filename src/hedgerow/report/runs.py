@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
-from hedgerow.errors import HedgerowError
+from hedgerow.checks import Check
+from hedgerow.errors import CheckpointError, HedgerowError
 from hedgerow.report.gallery import Gallery, read_gallery
 from hedgerow.report.words import printable
-from hedgerow.result import Measure, Result, load_result
+from hedgerow.result import AtEps, Certification, Measure, Result, load_result
 
 ROBUST_MEASURES = ("autoattack", "worst_case", "pgd")
 
@@ -33,6 +34,12 @@ class Run:
     epochs: list[Epoch]
     unreadable_lines: int
     gallery: Gallery | None
+    certifications: list[Certification] = field(default_factory=list)
+
+    @property
+    def curve(self) -> list[AtEps]:
+        """Accuracies at several radii, smallest first; empty where none were measured."""
+        return self.result.evaluation.curve if self.result.evaluation else []
 
     @property
     def density(self) -> float | None:
@@ -46,10 +53,19 @@ class Run:
         return self.density == 1.0
 
     @property
+    def checks(self) -> dict[str, Check]:
+        """The integrity checks that were run, by name."""
+        return self.result.evaluation.checks if self.result.evaluation else {}
+
+    @property
     def failed_checks(self) -> list[str]:
-        """Names of the integrity checks that did not pass."""
-        evaluation = self.result.evaluation
-        return [name for name, passed in evaluation.checks.items() if not passed] if evaluation else []
+        """Names of the integrity checks that failed; one that only warns is not among them."""
+        return [name for name, check in self.checks.items() if check.failed]
+
+    def named(self, check: str) -> str:
+        """Return a check as people read it, with its number."""
+        number = printable(self.checks[check].number)
+        return printable(check).replace("_", " ") + (f" - {number}" if number else "")
 
     def measure(self, name: str) -> Measure | None:
         """Return the accuracy of that name, or None if it was not measured on at least one image."""
@@ -68,27 +84,36 @@ class Run:
         )
 
 
-def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read run folders in the order given; same names are told apart by a number.
+def read_runs(folders: Sequence[Path], *, galleries: bool = True) -> list[Run]:
+    """Read run folders in the order given, with their pictures or without; same names are told apart.
 
     Raises `HedgerowError` if there are none, `CheckpointError` if one is unfinished or broken.
     """
     if not folders:
         raise HedgerowError("no runs given: name at least one run folder, one that holds a result.json")
     results = [load_result(Path(f)) for f in folders]
-    times = Counter(printable(r.name) for r in results)
-    seen: Counter[str] = Counter()
+    labels = labels_of(results)
     runs = []
-    for i, (given, result) in enumerate(zip(folders, results, strict=True), start=1):
+    for i, (given, label, result) in enumerate(zip(folders, labels, results, strict=True), start=1):
         folder = Path(given) if Path(given).is_dir() else Path(given).parent
-        name = printable(result.name)
-        seen[name] += 1
-        label = f"{name} #{seen[name]}" if times[name] > 1 else name
         epochs, unreadable = read_metrics(folder / "metrics.jsonl")
-        gallery = read_gallery(folder / "gallery.safetensors", result.classes)
+        gallery = read_gallery(folder / "gallery.safetensors", result.classes) if galleries else None
         recipe = _recipe_text(folder / "recipe.yaml", result)
-        runs.append(Run(f"run-{i}", label, result, recipe, epochs, unreadable, gallery))
+        certified = read_certifications(folder)
+        runs.append(Run(f"run-{i}", label, result, recipe, epochs, unreadable, gallery, certified))
     return runs
+
+
+def labels_of(results: Sequence[Result]) -> list[str]:
+    """Return the names of results; same names are told apart by their seeds, or else by a number."""
+    names = [printable(r.name) for r in results]
+    seeds = [
+        f"{name}, seed {printable(str(r.recipe.get('seed')))}" for name, r in zip(names, results, strict=True)
+    ]
+    if len(set(seeds)) == len(seeds):
+        return [seed if names.count(name) > 1 else name for name, seed in zip(names, seeds, strict=True)]
+    numbered = [f"{name} #{names[: i + 1].count(name)}" for i, name in enumerate(names)]
+    return [number if names.count(name) > 1 else name for name, number in zip(names, numbered, strict=True)]
 
 
 def read_metrics(path: Path) -> tuple[list[Epoch], int]:
@@ -113,6 +138,18 @@ def read_metrics(path: Path) -> tuple[list[Epoch], int]:
     return [{**rows[key], "phase": key[0], "epoch": key[1]} for key in keys], unreadable
 
 
+def read_certifications(folder: Path) -> list[Certification]:
+    """Return the certifications in a run folder, by their names; `CheckpointError` for a broken one."""
+    files = sorted([*folder.glob("certify.json"), *folder.glob("certify-*/certify.json")])
+    try:
+        return [Certification.model_validate_json((at := file).read_text(encoding="utf-8")) for file in files]
+    except (ValidationError, UnicodeDecodeError, OSError) as error:
+        raise CheckpointError(
+            f"{at}: not a certification ({str(error).splitlines()[0]}); delete it, or make it again with "
+            "hedgerow certify"
+        ) from error
+
+
 def scalar(row: Epoch, name: str) -> float | None:
     """Return a finite number of an epoch, or None where it was not recorded."""
     value = row.get(name)
@@ -122,8 +159,10 @@ def scalar(row: Epoch, name: str) -> float | None:
 
 
 def reference_for(run: Run, runs: Sequence[Run]) -> Run | None:
-    """Return the first dense run that `run` can be compared with, or None."""
-    return next((r for r in runs if r.is_dense and r.compares_with(run)), None)
+    """Return the dense run that `run` can be compared with, one of its own seed before others, or None."""
+    dense = [r for r in runs if r.is_dense and r.compares_with(run)]
+    seed = run.result.recipe.get("seed")
+    return next((r for r in dense if r.result.recipe.get("seed") == seed), dense[0] if dense else None)
 
 
 def robust_measure(runs: Sequence[Run]) -> str | None:

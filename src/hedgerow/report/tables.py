@@ -6,31 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hedgerow.report.runs import Run, reference_for
+from hedgerow.report.table import Cell, Table
 from hedgerow.report.words import MEASURES, TIMES, count, measure_name, percent, points, printable, size
 from hedgerow.result import Measure
 
 NOT_MEASURED = "not measured"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number as shown, a smaller line under it, and how it was obtained."""
-
-    text: str
-    hover: str
-    note: str = ""
-    suspect: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """One run of the table."""
-
-    label: str
-    anchor: str
-    method: str
-    failed: list[str]
-    cells: list[Cell]
 
 
 @dataclass(frozen=True)
@@ -63,23 +43,33 @@ def headings(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def table_rows(runs: Sequence[Run]) -> list[Row]:
-    """Return the rows, in the order of the runs; cells in the order of `headings`."""
+def accuracy_table(runs: Sequence[Run]) -> Table:
+    """Return the table with a row per run, and how each column was obtained as its notes."""
     names, kinds = measures_of(runs), files_of(runs)
-    return [
-        Row(
-            run.label,
-            run.anchor,
-            printable(run.result.method),
-            run.failed_checks,
-            [
-                *_sparsity_cells(run),
-                *(accuracy_cell(run, reference_for(run, runs), name) for name in names),
-                *(_bytes_cell(run, kind) for kind in kinds),
-            ],
-        )
+    rows = [
+        [
+            _name_cell(run),
+            Cell(printable(run.result.method)),
+            *_sparsity_cells(run),
+            *(accuracy_cell(run, reference_for(run, runs), name) for name in names),
+            *(_bytes_cell(run, kind) for kind in kinds),
+        ]
         for run in runs
     ]
+    caption = "Each run's accuracy with its 95 % interval, what was removed, and what is left on disk."
+    failed = [
+        f"{run.label} failed: {', '.join(map(run.named, run.failed_checks))}; do not rely on its accuracies"
+        for run in runs
+        if run.failed_checks
+    ]
+    notes = [f"{note.column}: {note.text}" for note in footnotes(runs)]
+    return Table("comparison", caption, ["Run", "Method", *headings(runs)], rows, words=2, notes=[*notes, *failed])
+
+
+def _name_cell(run: Run) -> Cell:
+    failed = ", ".join(map(run.named, run.failed_checks))
+    hover = f"failed: {failed}" if failed else ""
+    return Cell(run.label, hover, "failed check" if failed else "", suspect=bool(failed), anchor=run.anchor)
 
 
 def obtained(m: Measure) -> str:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 MINUS = "\u2212"
 TIMES = "\u00d7"
 
 MEASURES = {"clean": "Clean", "pgd": "PGD", "autoattack": "AutoAttack", "worst_case": "Worst case"}
+OTHER_ATTACKS = {
+    "apgd-ce": "APGD-CE",
+    "apgd-dlr": "APGD-DLR",
+    "apgd-t": "APGD-T",
+    "cw": "C&W l2",
+    "fab": "FAB",
+    "fab-t": "FAB-T",
+    "fast": "Fast protocol",
+    "fgsm": "FGSM",
+    "ifgsm": "IFGSM",
+    "square": "Square",
+}
 
 
 def measure_name(key: str) -> str:
     """Return the column heading of a measure."""
-    return MEASURES.get(key, printable(key).replace("_", " ").capitalize())
+    return {**MEASURES, **OTHER_ATTACKS}.get(key, printable(key).replace("_", " ").capitalize())
 
 
 def percent(share: float, digits: int = 1) -> str:
@@ -39,6 +53,12 @@ def short_count(number: int) -> str:
         if number >= limit:
             return f"{number / limit:.3g}{unit}"
     return str(number)
+
+
+def radius(eps: str) -> str:
+    """Return a radius that is a fraction in whole 255ths where it is one: `1/51` becomes `5/255`."""
+    steps = 255 * Fraction(eps)
+    return f"{steps.numerator}/255" if steps.denominator == 1 else eps
 
 
 def size(number: int) -> str:

@@ -144,7 +144,7 @@ def test_a_run_from_beginning_to_end(command: Command, tmp_path: Path) -> None:
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["clean", "pgd", "worst_case"]
     code, out, _ = command("report", folder, folder, "--out", "pages/both.html")
-    assert (code, out) == (0, "page: pages/both.html\n")
+    assert (code, out) == (0, "page: pages/both.html\nfiles: pages/report-files\n")
     assert (tmp_path / "pages" / "both.html").exists()
     code, _, err = command("run", path, "--set", "seed=5")
     assert (code, "holds a run of another recipe" in err) == (2, True)

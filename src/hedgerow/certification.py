@@ -154,7 +154,7 @@ def summary_lines(record: Certification, *, every: int = 1) -> list[str]:
     ((name, plain),) = record.plain.items()
     rows = [(name, plain), *((f"radius {at.radius:.4g}", at) for at in record.curve[::every])]
     lines = [f"{text:<15} {m.accuracy:7.2%}  [{m.low:.2%}, {m.high:.2%}]  {m.correct}/{m.n}" for text, m in rows]
-    failed = [f"FAILED: {check}" for check, good in record.checks.items() if not good]
+    failed = [f"FAILED: {check}" for check, found in record.checks.items() if found.failed]
     return [*lines, f"abstained on {record.abstained} of {plain.n}; {record.how}, seed {plain.seed}", *failed]
 
 

@@ -3,54 +3,29 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from hedgerow.attacks import ATTACKS
 from hedgerow.data import Dataset, load_dataset
-from hedgerow.description import describe, granularity_of
+from hedgerow.description import describe
 from hedgerow.errors import CheckpointError
-from hedgerow.evaluation import (
-    Evaluated,
-    Protocol,
-    add_curve,
-    add_verified,
-    check_verifiable,
-    evaluate,
-    layer_sensitivity,
-    quick_accuracy,
-)
+from hedgerow.evaluation import check_verifiable, quick_accuracy
 from hedgerow.files import write_tensors
-from hedgerow.gallery import write_gallery
+from hedgerow.measuring import Bench, evaluate_model, sensitivity_of
 from hedgerow.models import build_model
 from hedgerow.objectives import OBJECTIVES, Objective
-from hedgerow.physical import CHECK, physical
 from hedgerow.pruners import PRUNERS, Dense, FixedMask, Pruner
 from hedgerow.recipe import ObjectiveSection, PhaseSection, Recipe, construct, own_options
-from hedgerow.result import PhaseRecord, Result, Sensitivity, load_result
+from hedgerow.result import PhaseRecord, Result, load_result
 from hedgerow.runfolder import RunFolder, load_weights
 from hedgerow.sparsity import Budget, Masks, prunable_weights
 from hedgerow.team import team
 from hedgerow.threat import ThreatModel
-from hedgerow.training import Display, MetricsFile, Plan, Setting, train
+from hedgerow.training import Display, MetricsFile, Plan, Setting, open_logs, train
 from hedgerow.training.precision import FABRIC, chosen_precision, emulated
-
-
-@dataclass
-class Bench:
-    """What all phases of a run work on."""
-
-    recipe: Recipe
-    folder: RunFolder
-    dataset: Dataset
-    threat: ThreatModel
-    device: torch.device
-    display: Display
 
 
 def run_one(recipe: Recipe, path: Path, *, command: str = "", dataset: Dataset | None = None) -> Result:
@@ -82,8 +57,9 @@ def set_up(recipe: Recipe, path: Path, dataset: Dataset | None = None) -> tuple[
     data = dataset or dataset_of(recipe)
     model = model_of(recipe, data)
     check_bounds(recipe, model, data)
+    logs = open_logs(recipe.log, path, metrics=folder.metrics, settings=recipe.dump())
     folder.open(recipe)
-    bench = Bench(recipe, folder, data, recipe.threat.build(), device_of(recipe), Display(recipe.name))
+    bench = Bench(recipe, folder, data, recipe.threat.build(), device_of(recipe), Display(recipe.name), logs)
     if warning := emulated(recipe.precision, bench.device):
         bench.display.say(f"{recipe.name} {warning}")
     return bench, model
@@ -163,7 +139,7 @@ def run_phase(
         channels_last=recipe.channels_last,
         sync_bn=recipe.sync_bn,
         validate=lambda m: quick_accuracy(m, pixels, validation.labels, threat=bench.threat, seed=recipe.seed),
-        listeners=(MetricsFile(folder.metrics), bench.display),
+        listeners=(MetricsFile(folder.metrics), bench.display, *bench.logs),
     )
     out = train(model, bench.dataset.train, objective, plan=plan, pruner=pruner, budget=budget, setting=setting)
     for remark in pruner.remarks:
@@ -184,67 +160,6 @@ def run_phase(
     return record, out.masks
 
 
-def evaluate_model(bench: Bench, model: nn.Module) -> Evaluated:
-    """Evaluate on the test split as the recipe says; keep the attacked images and a gallery of them."""
-    section, recipe = bench.recipe.evaluation, bench.recipe
-    test = bench.dataset.test.take(section.examples, recipe.seed).to(bench.device)
-    attacked = physical(model.to(bench.device), test.pixels(), granularity_of(recipe))
-    protocol = Protocol(
-        pgd_steps=section.pgd_steps,
-        pgd_restarts=section.pgd_restarts,
-        autoattack=section.autoattack,
-        attacks={one.name: construct(ATTACKS[one.name], own_options(one)) for one in section.attacks},
-        batch_size=section.batch_size,
-        seed=recipe.seed,
-        eot=section.eot,
-        draws=section.draws,
-    )
-    images = (test.pixels(), test.labels)
-    same: dict[str, Any] = {"threat": bench.threat, "folder": bench.folder.evaluation}
-
-    def told(done: int, total: int, what: str = "evaluated") -> None:
-        bench.display.say(f"{recipe.name} {what} {done}/{total} images")
-
-    found = evaluate(
-        attacked.model,
-        *images,
-        protocol=protocol,
-        progress=told,
-        tell=lambda text: bench.display.say(f"{recipe.name} {text}"),
-        **same,
-    )
-    found.record.split, found.record.examples = "test", test.positions.tolist()
-    if attacked.remark:
-        found.record.checks[CHECK], found.record.numbers[CHECK] = attacked.same, attacked.remark
-    if section.curve:
-        same["progress"] = partial(told, what="attacked at another radius")
-        add_curve(found.record, attacked.model, *images, radii=section.curve, protocol=protocol, **same)
-    if section.verify:
-        same.update(progress=partial(told, what="verified"), batch_size=section.batch_size)
-        add_verified(found.record, model, *images, method=section.verify, **same)
-    run = [*(["AutoAttack"] if section.autoattack else []), "PGD", *(one.name for one in section.attacks)]
-    attack, count = " and ".join(run), section.gallery
-    write_gallery(bench.folder.gallery, test, found, threat=bench.threat, attack=attack, count=count)
-    return found
-
-
-def sensitivity_of(bench: Bench, model: nn.Module) -> Sensitivity | None:
-    """Measure the network layer by layer on validation images, where the recipe asks for it."""
-    section, seed = bench.recipe.evaluation, bench.recipe.seed
-    if section.sensitivity is None:
-        return None
-    bench.display.say(f"{bench.recipe.name} measures the sensitivity of its layers")
-    some = bench.dataset.validation.take(section.sensitivity_examples, seed).to(bench.device)
-    return layer_sensitivity(
-        model,
-        some.pixels(),
-        some.labels,
-        share=section.sensitivity,
-        threat=bench.threat,
-        protocol=Protocol(pgd_steps=10, pgd_restarts=1, autoattack=False, seed=seed),
-    )
-
-
 def dataset_of(recipe: Recipe) -> Dataset:
     """Load the recipe's data."""
     section = recipe.data
@@ -260,8 +175,11 @@ def dataset_of(recipe: Recipe) -> Dataset:
     )
 
 
-def model_of(recipe: Recipe, data: Dataset) -> nn.Module:
-    """Build the recipe's network for this data, with the user's weights where they are given."""
+def model_of(recipe: Recipe, data: Dataset, *, to_prune: bool = True) -> nn.Module:
+    """Build the recipe's network for this data, with the user's weights where they are given.
+
+    One that is not `to_prune` may have layers that cannot be, such as several with one tensor.
+    """
     section = recipe.model
     model = build_model(
         section.name,
@@ -275,7 +193,8 @@ def model_of(recipe: Recipe, data: Dataset) -> nn.Module:
         seed=recipe.seed,
         options=section.options,
     )
-    prunable_weights(model)
+    if to_prune:
+        prunable_weights(model)
     if section.weights:
         load_weights(model, Path(section.weights))
     return model

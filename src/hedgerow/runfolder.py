@@ -71,6 +71,11 @@ class RunFolder:
         return self.path / "result.json"
 
     @property
+    def validation(self) -> Path:
+        """What a trial says of the finished network: its accuracy on validation images."""
+        return self.path / "validation.json"
+
+    @property
     def report(self) -> Path:
         """The page."""
         return self.path / "report.html"

@@ -48,5 +48,5 @@ def files_of(folder: Path) -> dict[str, int]:
     return {
         str(p.relative_to(folder)): p.stat().st_mtime_ns
         for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name not in (".lock", "report.html", "comparison.csv", "comparison.md")
+        if p.is_file() and p.name not in (".lock", "report.html") and p.stem != "comparison"
     }

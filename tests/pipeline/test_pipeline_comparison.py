@@ -116,6 +116,29 @@ def test_a_comparison_runs_the_recipes_own_grid(comparison: Path) -> None:
     assert (comparison / "summary.svg").read_text(encoding="utf-8").startswith("<svg ")
 
 
+def test_a_comparison_has_a_page_over_its_seeds_with_files_beside_it(comparison: Path) -> None:
+    page = (comparison / "report.html").read_text(encoding="utf-8")
+    for said in (
+        "Methods, over seeds",
+        "magnitude, 90.0 % of the weights removed: Worst case accuracy ",
+        "magnitude-0.5, seed 0",
+        "magnitude-0.5, seed 1",
+        "on the page of its seed: seed-0/report.html, seed-1/report.html",
+        "Which differences are real",
+        "seeds: 2",
+    ):
+        assert said in page, said
+    assert 'id="gallery"' not in page, "pictures, layers and curves are on the pages of the seeds"
+    assert "training-run-1" not in page
+    files = comparison / "report-files"
+    assert [p.name for p in sorted((files / "plots").iterdir())] == ["means.png", "means.svg"]
+    assert (files / "plots" / "means.svg").read_bytes() == (comparison / "summary.svg").read_bytes()
+    rows = list(csv.DictReader((files / "tables" / "summary.csv").open(encoding="utf-8")))
+    kept = list(csv.DictReader((comparison / "summary.csv").open(encoding="utf-8")))
+    assert [row["pgd"] for row in rows] == [row["pgd_mean"] for row in kept]
+    assert {"differences.tex", "phases.md", "sizes.csv"} <= {p.name for p in (files / "tables").iterdir()}
+
+
 def test_a_mean_is_that_of_the_results(comparison: Path) -> None:
     results = finished_results(comparison)
     for cell in summarise(results):

@@ -147,7 +147,7 @@ def test_evaluating_a_file_of_weights(finished: Path, tmp_path: Path) -> None:
     recipe = finished / "recipe.yaml"
     record = evaluate_target(Path(weights), str(recipe), {}, tmp_path / "record.json")
     assert accuracies(record) == accuracies(load_result(finished).evaluation)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.safetensors", "record.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["mine-evaluation", "mine.safetensors", "record.json"]
 
 
 def test_what_cannot_be_evaluated(finished: Path, tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from run_cases import files_of, network, nonzeros
 
 from hedgerow.errors import CheckpointError, RecipeError
 from hedgerow.files import read_tensors
+from hedgerow.gallery import worth_showing
 from hedgerow.grid import run
-from hedgerow.pipeline import run_one, worth_showing
+from hedgerow.pipeline import run_one
 from hedgerow.result import load_result
 from hedgerow.runfolder import RunFolder, one_writer
 from hedgerow.training import read_metrics
@@ -76,7 +77,8 @@ def test_the_result_says_what_was_run(finished: Path) -> None:
     assert len(set(result.evaluation.examples)) == len(result.evaluation.verdicts) == 20
     assert set(result.evaluation.measures) == {"clean", "pgd", "worst_case"}
     assert all(m.n == 20 for m in result.evaluation.measures.values())
-    assert all(result.evaluation.checks.values())
+    assert result.evaluation.suspect == []
+    assert "gradients are not zero" in result.evaluation.checks
 
 
 def test_the_report_needs_nothing_from_elsewhere(finished: Path) -> None:
@@ -188,10 +190,10 @@ def test_a_result_cut_short_is_named(finished: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(finished, tmp_path / "copy")
     text = (folder / "result.json").read_text()
     (folder / "result.json").write_text(text[: len(text) // 2])
-    with pytest.raises(CheckpointError, match=r"result\.json: not a result of schema 1 .*cut short.*delete it"):
+    with pytest.raises(CheckpointError, match=r"result\.json: not a result of schema 2 .*cut short.*delete it"):
         run(run_cases.recipe(), folder)
     (folder / "result.json").write_text(json.dumps({**json.loads(text), "schema_version": "two"}))
-    with pytest.raises(CheckpointError, match=r"not a result of schema 1 \(schema_version: "):
+    with pytest.raises(CheckpointError, match=r"not a result of schema 2 \(schema_version: "):
         load_result(folder)
     (folder / "result.json").unlink()
     with pytest.raises(CheckpointError, match="the run is unfinished: `hedgerow resume"):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import run_cases
 
+from hedgerow.checks import Check
 from hedgerow.cli import main
 from hedgerow.compare import write_summary
 from hedgerow.errors import ModelError, RecipeError
@@ -40,8 +41,8 @@ def test_the_record_has_verified_accuracy_on_the_attacked_images(finished: Path,
     assert (found.correct, found.n) == (sum(record.verified), len(record.examples))
     assert 0 < found.correct <= record.measures["worst_case"].correct
     assert found.how.startswith("crown-ibp bounds (1906.06316), linf 1/200")
-    assert record.checks[CHECK]
-    assert record.numbers[CHECK] == f"0 of {found.n} examples"
+    assert record.checks[CHECK].passed
+    assert record.checks[CHECK].number == f"0 of {found.n} examples"
     assert list((verified / "evaluation").glob("verified-crown-ibp-linf-0.005-*/1-of-1/evidence.jsonl"))
 
 
@@ -59,8 +60,7 @@ def test_a_contradiction_is_told_and_marks_the_headline(
     copied = Path(shutil.copytree(verified, tmp_path / "run"))
     result = load_result(copied)
     assert result.evaluation is not None
-    result.evaluation.checks[CHECK] = False
-    result.evaluation.numbers[CHECK] = "1 of 20 examples: 7"
+    result.evaluation.checks[CHECK] = Check(outcome="fail", number="1 of 20 examples: 7")
     result.save(copied / "result.json")
     monkeypatch.setattr(sys, "argv", ["hedgerow", "report", str(copied)])
     with pytest.raises(SystemExit) as ended:

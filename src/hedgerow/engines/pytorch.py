@@ -54,7 +54,13 @@ def read_network(path: Path) -> tuple[nn.Module, tuple[int, ...]]:
 
 
 def read_program(path: Path) -> Loaded:
-    """Return the network of a `torch.export` file.
+    """Return the network of a `torch.export` file; see `open_program`."""
+    module, shape, batch = open_program(path)
+    return Loaded(path, shape, by_torch(module), batch)
+
+
+def open_program(path: Path) -> tuple[nn.Module, tuple[int, ...], int | None]:
+    """Return the module of a `torch.export` file, the shape of one image, and its batch size if it has only one.
 
     Raises `CheckpointError` for a file that is none, or that takes anything else than one batch of images. Read
     only files that you trust: PyTorch does not promise that loading one executes nothing.
@@ -69,7 +75,7 @@ def read_program(path: Path) -> Loaded:
         (node,) = (node for node in program.graph.nodes if node.name == name)
         batch, *shape = node.meta["val"].shape
         sizes = tuple(int(size) for size in shape)
-        return Loaded(path, sizes, by_torch(program.module()), batch if isinstance(batch, int) else None)
+        return program.module(), sizes, batch if isinstance(batch, int) else None
     except Exception as error:  # a broken archive fails in ways that PyTorch does not list
         first = str(error).strip().partition("\n")[0]
         raise CheckpointError(

@@ -67,6 +67,7 @@ def protocol_of(recipe: Recipe) -> Protocol:
         pgd_steps=section.pgd_steps,
         pgd_restarts=section.pgd_restarts,
         autoattack=False,
+        integrity=0,
         batch_size=section.batch_size,
         seed=recipe.seed,
     )

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hedgerow.engines.pytorch import read_network
 from hedgerow.evaluation import Evaluated, Protocol, evaluate
-from hedgerow.evaluation.attacked import measure
+from hedgerow.evaluation.statistics import measure
 from hedgerow.export import FORMS, predictor
 from hedgerow.result import Survival
 from hedgerow.threat import ThreatModel

@@ -1,6 +1,7 @@
 """The typed recipe: what a run is. YAML in, every problem at once, YAML out with nothing left implicit."""
 
 from hedgerow.recipe.load import (
+    AFTER_PRETRAINING,
     apply,
     find_recipe,
     grid_cells,
@@ -13,6 +14,7 @@ from hedgerow.recipe.parts import construct, own_options
 from hedgerow.recipe.schema import ObjectiveSection, PhaseSection, Recipe
 
 __all__ = [
+    "AFTER_PRETRAINING",
     "ObjectiveSection",
     "PhaseSection",
     "Recipe",

@@ -15,7 +15,7 @@ from hedgerow.recipe.problems import describe_errors
 from hedgerow.recipe.schema import Recipe
 from hedgerow.registry import UnknownNameError, nearest
 
-_AFTER_PRETRAINING = ("pruning", "phases.prune", "phases.finetune", "evaluation")
+AFTER_PRETRAINING = ("pruning", "phases.prune", "phases.finetune", "evaluation")
 
 
 def parse_recipe(raw: Mapping[str, Any], where: str = "recipe") -> Recipe:
@@ -56,9 +56,9 @@ def _grid_problems(recipe: Recipe) -> list[str]:
         keys |= {f"methods.{method}.{key}": key for key in settings}
     return problems + [
         f"{path}: all cells share one dense network, and this key would change it. Allowed: keys that start with "
-        f"{', '.join(_AFTER_PRETRAINING)}; for seeds use hedgerow compare --seeds, else a run for each value"
+        f"{', '.join(AFTER_PRETRAINING)}; for seeds use hedgerow compare --seeds, else a run for each value"
         for path, key in keys.items()
-        if not key.startswith(_AFTER_PRETRAINING)
+        if not key.startswith(AFTER_PRETRAINING)
     ]
 
 

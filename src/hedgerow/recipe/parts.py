@@ -134,13 +134,17 @@ def _average_problems(raw: Mapping[str, Any]) -> list[str]:
 
 
 def _unknown_names(raw: Mapping[str, Any]) -> list[str]:
+    from hedgerow.corruptions import CORRUPTIONS
     from hedgerow.data.augment import AUGMENTATIONS
     from hedgerow.models import MODELS
     from hedgerow.sparsity import DISTRIBUTIONS
 
-    augment = _dig(raw, "data.augment")
+    augment, corruptions = _dig(raw, "data.augment"), _dig(raw, "evaluation.corruptions")
+    corruptions = [corruptions] if isinstance(corruptions, str) else corruptions
+    corruptions = [n for n in corruptions if n != "all"] if isinstance(corruptions, list) else []
     named: list[tuple[str, Registry[Any], Any]] = [
         *(("data.augment", AUGMENTATIONS, name) for name in (augment if isinstance(augment, list) else [])),
+        *(("evaluation.corruptions", CORRUPTIONS, name) for name in corruptions),
         ("pruning.distribution", DISTRIBUTIONS, _dig(raw, "pruning.distribution")),
         ("model.name", MODELS, None if _dig(raw, "model.factory") else _dig(raw, "model.name")),
     ]

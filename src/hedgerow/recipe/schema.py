@@ -19,6 +19,7 @@ from pydantic import (
 from hedgerow.bounds import Method
 from hedgerow.sparsity import Budget
 from hedgerow.threat import Norm, ThreatModel, parse_fraction
+from hedgerow.training.live import LogName
 from hedgerow.training.plan import OptimiserName, ScheduleName, Select
 from hedgerow.training.precision import Precision
 
@@ -155,6 +156,10 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
 class EvaluationSection(_Section):
     """What the finished network is put through; `examples` test images, all of them when null.
 
@@ -165,6 +170,10 @@ class EvaluationSection(_Section):
 
     `curve` lists further radii for PGD on the same images. `sensitivity` is a share: that much of one layer alone
     is zeroed, for each layer in turn, and PGD is run on `sensitivity_examples` validation images.
+
+    `corruptions` names common corruptions of the same images, `all` for every one that they take.
+
+    `integrity` is how many of the images the integrity checks look at that ask the network again; 0 for none.
     """
 
     examples: Count | None = None
@@ -174,12 +183,14 @@ class EvaluationSection(_Section):
     attacks: list[Annotated[AttackSection, BeforeValidator(_named)]] = []
     verify: Method | None = None
     curve: list[Exact] = []
+    corruptions: Annotated[list[str], BeforeValidator(_one_or_more)] = []
     sensitivity: Annotated[float, Field(gt=0, le=1)] | None = None
     sensitivity_examples: Count = 200
     eot: Count | None = None
     draws: Count | None = None
     batch_size: Count = 500
     gallery: int = Field(24, ge=0)
+    integrity: int = Field(100, ge=0)
 
 
 class Recipe(_Section):
@@ -187,6 +198,7 @@ class Recipe(_Section):
 
     A grid may also be a list of such products, carried out in their order. `methods` holds settings that a method
     takes wherever a grid or a comparison runs it, as `{method: {key path: value}}`; the grid's own values win.
+    `log` names where the numbers of every epoch go beside `metrics.jsonl`.
     `sync_bn`: several processes (`--devices`) normalise over the batch of all of them, as one alone would.
     """
 
@@ -197,6 +209,7 @@ class Recipe(_Section):
     channels_last: bool = False
     sync_bn: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    log: list[LogName] = []
     data: DataSection = Field(default_factory=DataSection)
     model: ModelSection = Field(default_factory=ModelSection)
     threat: ThreatSection = Field(default_factory=ThreatSection)

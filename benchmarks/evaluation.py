@@ -3,8 +3,8 @@
     python benchmarks/evaluation.py runs/demo/dense runs/demo/hydra-0.9 runs/demo/magnitude-0.9
 
 For every run folder: the same test images and the same seed given to the package alone and to `evaluate` with PGD
-as low as it goes; whether the verdicts are the same for every example; processor seconds of each; then the fast
-protocol on the same images. Writes results/benchmarks/evaluation.json and evaluation.md.
+as low as it goes and no integrity checks; whether the verdicts are the same for every example; processor seconds
+of each; then the fast protocol on the same images. Writes results/benchmarks/evaluation.json and evaluation.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def measure(folder: Path, examples: int | None, batch_size: int) -> dict[str, An
         clean = inner(x).argmax(1) == y
         rapid, fast_seconds = timed(lambda: fast(inner, x, y, clean, scene))
     with tempfile.TemporaryDirectory() as scratch:
-        protocol = Protocol(pgd_steps=1, pgd_restarts=1, batch_size=batch)
+        protocol = Protocol(pgd_steps=1, pgd_restarts=1, batch_size=batch, integrity=0)
         ours, evaluator_seconds = timed(lambda: by_evaluator(model, x, y, threat, protocol, Path(scratch)))
     paired = mcnemar(rapid.tolist(), package.tolist())
     return {

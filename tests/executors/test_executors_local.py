@@ -93,7 +93,7 @@ def test_what_runs_is_stopped(tmp_path: Path) -> None:
     assert time.monotonic() - began < 25
     statuses = [ending.status for child in children if (ending := child.ended())]
     assert len(statuses) == 2
-    assert set(statuses) <= {-signal.SIGINT, 1, 130}
+    assert set(statuses) <= {-signal.SIGINT, 1, 2, 130}  # 2: it found nothing to resume before it was stopped
 
 
 @pytest.mark.parametrize(("jobs", "beside", "threads"), [(2, 5, 4), (4, 1, 8), (16, 16, 1)])

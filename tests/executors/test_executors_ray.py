@@ -19,12 +19,13 @@ from hedgerow.recipe import parse_recipe
 from hedgerow.runfolder import RunFolder
 from hedgerow.training import read_metrics
 
+EPOCHS = 80  # many short ones: the cell must still be at work when it is paused
 RAW: dict[str, Any] = {
     "name": "tiny",
     "device": "cpu",
     "data": {"train_limit": 120, "validation": 20, "test_limit": 30},
     "objective": {"name": "natural"},
-    "phases": {"pretrain": {"epochs": 12, "lr": 0.1, "batch_size": 20}},
+    "phases": {"pretrain": {"epochs": EPOCHS, "lr": 0.1, "batch_size": 20}},
     "evaluation": {
         "examples": 5,
         "pgd_steps": 1,
@@ -86,7 +87,7 @@ def test_a_cell_goes_on_after_its_worker_was_killed_and_after_a_pause(tmp_path: 
     assert not RunFolder(task.folder).model.exists()
 
     assert carry_out([task], workers, retries=2, every=0.05) == []
-    assert [m["epoch"] for m in read_metrics(metrics)] == list(range(1, 13))
+    assert [m["epoch"] for m in read_metrics(metrics)] == list(range(1, EPOCHS + 1))
     before = torch.get_num_threads()
     torch.set_num_threads(1)  # as many as half a CPU gets
     try:

@@ -19,7 +19,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import torch
 from textbook import EPS, adversarial_training, masked_copy, scored_copy, trades
 from torch import Tensor, nn
 
+from hedgerow.bench.measure import Clock
 from hedgerow.data import Split
 from hedgerow.doctor import this_machine
 from hedgerow.models import build_model
@@ -71,30 +71,6 @@ def masks_of(model: nn.Module) -> dict[str, Tensor]:
     """Return masks that keep each layer's largest weights."""
     keep = counts(model)
     return {n: topk_mask(w.dense.detach().abs(), keep[n]) for n, w in prunable_weights(model).items()}
-
-
-class Clock:
-    """A listener that notes when every step has ended."""
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def start(self, *_: Any) -> None:
-        """Note the beginning."""
-        self.ends.append(time.perf_counter())
-
-    def step(self, *_: Any) -> None:
-        """Note the end of a step, when the device is done with it."""
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.ends.append(time.perf_counter())
-
-    def epoch(self, *_: Any) -> None:
-        """Nothing is noted per epoch."""
-
-    def seconds(self) -> list[float]:
-        """Return the time of every step but the first."""
-        return [b - a for a, b in zip(self.ends[1:], self.ends[2:], strict=False)]
 
 
 def ours(work: str, model: nn.Module, split: Split, batch: int, precision: str) -> list[float]:

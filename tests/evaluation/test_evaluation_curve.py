@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from planes import Plane
+from torch import nn
 
 from hedgerow.errors import DataError
 from hedgerow.evaluation import Protocol, add_curve, evaluate, layer_sensitivity
@@ -22,20 +23,6 @@ THREAT = ThreatModel("linf", "1/10")
 QUICK = Protocol(pgd_steps=12, pgd_restarts=1, autoattack=False, integrity=0)
 LEVELS = [0.1, 0.2, 0.34, 0.44, 0.56, 0.66, 0.8, 0.9]  # of whole images; the boundary is at one half
 RADII = [Fraction(3, 20), Fraction(1, 20), Fraction(7, 20)]
-
-
-class Plane(nn.Module):
-    """Class 1 where the mean pixel is above one half."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.line = nn.Linear(4, 2)
-        with torch.no_grad():
-            self.line.weight.copy_(torch.tensor([[0.0], [0.25]]).expand(2, 4))
-            self.line.bias.copy_(torch.tensor([0.0, -0.5]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.line(x.flatten(1))  # type: ignore[no-any-return]
 
 
 X = torch.tensor(LEVELS).view(-1, 1, 1, 1).expand(-1, 1, 2, 2).contiguous()

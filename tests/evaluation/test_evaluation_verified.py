@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from planes import Plane
 from torch import Tensor, nn
 
 from hedgerow.bounds import METHODS, margin_bounds, verified
@@ -19,20 +20,6 @@ from hedgerow.tracing import trace
 
 THREAT = ThreatModel("linf", "1/10")
 QUICK = Protocol(pgd_steps=12, pgd_restarts=1, autoattack=False, integrity=0)
-
-
-class Plane(nn.Module):
-    """Class 1 where the mean pixel is above one half, by a margin that grows at rate 1 with it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.line = nn.Linear(4, 2)
-        with torch.no_grad():
-            self.line.weight.copy_(torch.tensor([[0.0], [0.25]]).expand(2, 4))
-            self.line.bias.copy_(torch.tensor([0.0, -0.5]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.line(x.flatten(1))  # type: ignore[no-any-return]
 
 
 def greys(levels: list[float]) -> Tensor:

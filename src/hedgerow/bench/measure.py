@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -70,10 +71,13 @@ class Clock:
     def epoch(self, *_: Any) -> None:
         """Nothing is noted per epoch."""
 
+    def seconds(self) -> list[float]:
+        """Return the time of every step but the first."""
+        return [b - a for a, b in zip(self.ends[1:], self.ends[2:], strict=False)]
+
     def median(self) -> float:
-        """Return the median time of the steps but the first."""
-        times = sorted(b - a for a, b in zip(self.ends[1:], self.ends[2:], strict=False))
-        return times[len(times) // 2]
+        """Return the median of those times, the higher of two in the middle."""
+        return statistics.median_high(self.seconds())
 
 
 def bench(recipe: Recipe, *, steps: int = 4, tell: Callable[[str], None] | None = None) -> list[PhaseSpeed]:

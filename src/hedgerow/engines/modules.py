@@ -31,7 +31,7 @@ class Filed(nn.Module):
 
     def answer(self, x: Tensor) -> Tensor:
         """Return the logits of a batch that the file can compute."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} must define answer()")
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits `[N, classes]` of float32 images `[N, *shape]` in [0,1]; `DataError` for others."""

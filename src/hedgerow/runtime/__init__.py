@@ -1,4 +1,4 @@
-"""Running a sparse network fast on a CPU, from its non-zero weights alone."""
+"""Running a sparse network fast on a CPU, and differentiating it by its images, from its non-zeros alone."""
 
 from __future__ import annotations
 
@@ -8,25 +8,32 @@ from torch import Tensor, nn
 
 from hedgerow.compact import read_sparse
 from hedgerow.errors import CheckpointError
+from hedgerow.runtime.derivative import Derivative, SparseModel
 from hedgerow.runtime.lower import lower
 from hedgerow.runtime.machine import Machine, detect
-from hedgerow.runtime.network import Affine, Conv, Network, Pool, Taps, dense_macs
+from hedgerow.runtime.network import Network, dense_macs
 from hedgerow.runtime.program import Program
+from hedgerow.runtime.pullback import pullback
+from hedgerow.runtime.steps import Affine, Conv, Pool, Taps
 from hedgerow.tracing import trace
 
 __all__ = [
     "Affine",
     "Conv",
+    "Derivative",
     "Machine",
     "Network",
     "Pool",
     "Program",
+    "SparseModel",
     "Taps",
     "compile",
     "dense_macs",
     "detect",
     "load",
     "lower",
+    "lowered",
+    "pullback",
 ]
 
 
@@ -39,10 +46,14 @@ def compile(model: nn.Module, example: Tensor, *, threads: int = 1, deterministi
     Raises `ModelError` that names every layer the runtime cannot do, with its module, before anything is compiled,
     and for whatever `trace` and `Program` refuse; `MissingPackageError` without Numba.
     """
+    return Program(lowered(model, example), threads=threads, deterministic=deterministic).prepare(len(example))
+
+
+def lowered(model: nn.Module, example: Tensor) -> Network:
+    """Return the steps of `model`, masked or baked, with a copy of its weights; the rest as in `compile`."""
     graph = trace(model, example)
     names = {name for node in graph.nodes for name in node.weights.values()} - set(graph.constants)
-    network = lower(graph, {name: graph.value(model, name) for name in names})
-    return Program(network, threads=threads, deterministic=deterministic).prepare(len(example))
+    return lower(graph, {name: graph.value(model, name) for name in names})
 
 
 def load(path: Path | str, *, threads: int = 1, deterministic: bool = False) -> Program:

@@ -6,8 +6,9 @@ from hedgerow.runtime import passes
 from hedgerow.runtime.convolution import Reading, add_conv
 from hedgerow.runtime.layout import Layout, gaps
 from hedgerow.runtime.machine import Machine
-from hedgerow.runtime.network import Conv, Network, Pool
+from hedgerow.runtime.network import Network
 from hedgerow.runtime.schedule import BYTES, Schedule
+from hedgerow.runtime.steps import Affine, Conv, Pool
 from hedgerow.runtime.tiling import Region, cover, slice_of, tiles
 
 
@@ -28,8 +29,10 @@ def batch_schedule(network: Network, machine: Machine, shared: frozenset[int] = 
         elif isinstance(step, Pool):
             kernel = passes.pool(machine.lanes, step.kind == "max", step.stride[1], single=False)
             schedule.pool(step, kernel)
-        else:
+        elif isinstance(step, Affine):
             schedule.affine(step)
+        else:
+            schedule.backward(step)
     return schedule
 
 

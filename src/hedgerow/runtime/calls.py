@@ -1,7 +1,8 @@
 """Compiled steps behind one signature, called by address: `step(words, arena, frame)`.
 
 `words` are the step's own 64-bit numbers, `arena` is the address of the thread's activations, and `frame` holds
-what changes from call to call: the addresses of images and logits, the first image and how many.
+what changes from call to call: the addresses of images and output, the first image and how many, and the address
+of what is given beside the images.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numba.extending import intrinsic
 
 SIGNATURE = types.void(types.intp, types.intp, types.intp)
 WORD = ir.IntType(64)
-_COMPILED = ("calls", "kernels", "passes", "tile", "vectors")
+_COMPILED = ("calls", "kernels", "passes", "pullback_passes", "tile", "vectors")
 
 
 @cache

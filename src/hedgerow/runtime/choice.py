@@ -16,9 +16,10 @@ from hedgerow.runtime.batch import batch_schedule
 from hedgerow.runtime.calls import runner
 from hedgerow.runtime.machine import Machine
 from hedgerow.runtime.memory import huge
-from hedgerow.runtime.network import Conv, Network
+from hedgerow.runtime.network import Network
 from hedgerow.runtime.schedule import Schedule
 from hedgerow.runtime.single import single_schedule
+from hedgerow.runtime.steps import Conv
 
 RULE = 0.6
 """From this share of weights in a shared list on, sharing is taken to be faster."""
@@ -79,10 +80,11 @@ def _measured(
 
 def _times(schedule: Schedule) -> dict[int, float]:
     """Return the seconds of each step of the network, the least of several rounds, on images of zeros."""
-    shape, logits = schedule.network.shapes[0], schedule.network.shapes[schedule.network.output]
-    images, out = np.zeros((schedule.lanes, *shape), np.float32), np.zeros((schedule.lanes, logits[0]), np.float32)
+    network = schedule.network
+    ends = (0, network.output, network.output if network.given is None else network.given)
+    images, out, given = (np.zeros((schedule.lanes, *network.shapes[end]), np.float32) for end in ends)
     arena, run, table = huge(4 * schedule.floats), runner(), schedule.table()
-    frame = np.array([images.ctypes.data, out.ctypes.data, 0, 0], np.int64)
+    frame = np.array([images.ctypes.data, out.ctypes.data, 0, 0, given.ctypes.data], np.int64)
     parts: dict[int, Any] = {
         owner: np.ascontiguousarray(table[[i for i, o in enumerate(schedule.owners) if o == owner]])
         for owner in dict.fromkeys(schedule.owners)

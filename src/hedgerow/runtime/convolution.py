@@ -8,9 +8,9 @@ import numpy as np
 
 from hedgerow.runtime.kernels import CONV, conv, plain_conv
 from hedgerow.runtime.machine import Machine
-from hedgerow.runtime.network import Conv
 from hedgerow.runtime.records import Place, block_count, records
 from hedgerow.runtime.schedule import BYTES, Schedule
+from hedgerow.runtime.steps import Conv
 from hedgerow.runtime.tile import Tile
 from hedgerow.runtime.tiling import Region, chains
 

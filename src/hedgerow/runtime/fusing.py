@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hedgerow.runtime.network import Affine, Conv, Floats, Network, Shape, Step
+from hedgerow.runtime.network import Network
+from hedgerow.runtime.steps import Affine, Conv, Floats, Shape, Step
 from hedgerow.tracing import Graph, Node, evaluate
 
 Numbers = NDArray[np.float64]

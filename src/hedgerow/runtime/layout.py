@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hedgerow.runtime.network import Affine, Conv, Network, Shape, Step
+from hedgerow.runtime.network import Network
+from hedgerow.runtime.steps import Affine, Conv, Gate, Shape, Step, reads
 
 ALIGNED = 16  # floats: a cache line, and the widest vector
 MARGIN = 1024  # floats before the first buffer: a copy that is moved begins to read there
@@ -69,6 +70,14 @@ def addend(step: Step) -> int | None:
     return step.other if isinstance(step, Affine) else None
 
 
+def _replaced(step: Step) -> int | None:
+    """Return the activation in whose place the result may be written, when nobody needs that one again."""
+    if isinstance(step, Gate):
+        return None if step.gate == step.source else step.source
+    more = addend(step)
+    return None if more == step.source else more
+
+
 def places(network: Network, layouts: list[Layout]) -> tuple[list[int], int]:
     """Return where each activation's buffer begins in the arena, in floats, and the length of the arena.
 
@@ -77,22 +86,22 @@ def places(network: Network, layouts: list[Layout]) -> tuple[list[int], int]:
     """
     last = {network.output: len(network.steps)}
     for index, step in enumerate(network.steps):
-        for value in (step.source, addend(step)):
-            if value is not None:
-                last[value] = max(last.get(value, 0), index)
+        for value in reads(step):
+            last[value] = max(last.get(value, 0), index)
     found, length = [MARGIN] * len(layouts), MARGIN + layouts[0].size
+    if network.given is not None:
+        found[network.given], length = length, length + layouts[network.given].size
     free: dict[Layout, list[int]] = {}
     for index, step in enumerate(network.steps):
-        layout, more = layouts[step.target], addend(step)
-        if more is not None and last[more] == index and more != step.source:
-            found[step.target] = found[more]
+        layout, replaced = layouts[step.target], _replaced(step)
+        if replaced is not None and last[replaced] == index:
+            found[step.target] = found[replaced]
         elif free.get(layout):
             found[step.target] = free[layout].pop()
         else:
             found[step.target], length = length, length + layout.size
         # The images are written anew each time, hence their buffer may go round like any other.
-        done = {step.source} | ({more} if more is not None else set())
-        for value in done:
+        for value in set(reads(step)):
             if last[value] == index and found[value] != found[step.target]:
                 free.setdefault(layouts[value], []).append(found[value])
         if step.target not in last:  # nobody takes it

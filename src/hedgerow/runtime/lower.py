@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hedgerow.errors import ModelError
 from hedgerow.runtime.fusing import Fusing, Numbers, RefusedError, Weights, require
-from hedgerow.runtime.network import Conv, Floats, Network, Pair, Pool, Shape, Taps
+from hedgerow.runtime.network import Network
+from hedgerow.runtime.steps import Conv, Floats, Pair, Pool, Shape, Taps
 from hedgerow.tracing import Graph, Node
 
 

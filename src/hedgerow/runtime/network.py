@@ -1,113 +1,28 @@
-"""A network as the runtime takes it: few fused steps over activations, weights as lists of non-zeros."""
+"""A network as the runtime takes it: few fused steps over activations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import inf, prod
-from typing import Any, Literal
+from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hedgerow.errors import ModelError
-
-Floats = NDArray[np.float32]
-Pair = tuple[int, int]
-Shape = tuple[int, int, int]
-"""Channels, height and width of an activation; what a linear layer makes is `(features, 1, 1)`."""
-
-
-@dataclass(frozen=True, eq=False)
-class Taps:
-    """The non-zero weights of a layer, output channel by output channel, without any zero stored.
-
-    Those of output `o` are `columns[starts[o]:starts[o + 1]]`, ascending, with `values` (float32) beside them. A
-    column is `(input * kernel_height + y) * kernel_width + x`, inputs counted within the group.
-    """
-
-    starts: NDArray[np.int64]
-    columns: NDArray[np.int64]
-    values: Floats
-
-    @staticmethod
-    def of(shape: tuple[int, ...], positions: NDArray[np.int64], values: Floats) -> Taps:
-        """Return the taps of a weight `[out, ...]` from its non-zeros, `positions` ascending in its flat order."""
-        row = prod(shape[1:])
-        starts = np.searchsorted(positions, row * np.arange(shape[0] + 1, dtype=np.int64))
-        return Taps(starts.astype(np.int64), positions % row, values)
-
-    @property
-    def outputs(self) -> int:
-        """Output channels."""
-        return len(self.starts) - 1
-
-    @property
-    def rows(self) -> NDArray[np.int64]:
-        """The output channel of each entry."""
-        return np.repeat(np.arange(self.outputs), np.diff(self.starts))
-
-    def scaled(self, scale: NDArray[Any]) -> Taps:
-        """Return the taps with each output channel multiplied by its `scale`; what becomes 0 is dropped."""
-        rows = self.rows
-        values = (self.values * np.asarray(scale, np.float64)[rows]).astype(np.float32)
-        kept = values != 0
-        starts = np.concatenate([[0], np.cumsum(np.bincount(rows[kept], minlength=self.outputs))])
-        return Taps(starts.astype(np.int64), self.columns[kept], values[kept])
-
-
-@dataclass(frozen=True, eq=False)
-class Conv:
-    """A convolution, normalisation folded in, then `+ residual`, then clipping to `[low, high]` (ReLU: 0, inf).
-
-    A linear layer is one whose kernel covers the whole map. `source`, `target` and `residual` number activations.
-    """
-
-    name: str
-    source: int
-    target: int
-    taps: Taps
-    bias: Floats
-    kernel: Pair
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
-    residual: int | None = None
-    low: float = -inf
-    high: float = inf
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """The largest or the mean pixel of each window; of a mean, `divisor` 0 counts the pixels inside the map."""
-
-    name: str
-    source: int
-    target: int
-    kind: Literal["max", "mean"]
-    kernel: Pair
-    stride: Pair
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    divisor: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Affine:
-    """`scale * source + shift` by channel, `+ other`, then clipping: what no convolution could take in."""
-
-    name: str
-    source: int
-    target: int
-    scale: Floats
-    shift: Floats
-    other: int | None = None
-    low: float = -inf
-    high: float = inf
-
-
-Step = Conv | Pool | Affine
+from hedgerow.runtime.steps import (
+    Affine,
+    Conv,
+    Floats,
+    Gate,
+    Pool,
+    Repeat,
+    Shape,
+    Spread,
+    Step,
+    Unflatten,
+    Winners,
+    reads,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +30,8 @@ class Network:
     """Activations by number, with their `shapes`, and the steps that make them, in order.
 
     Number 0 is the image, each channel already multiplied by `scale` and moved by `shift`; `output` has the
-    logits, shape `(classes, 1, 1)`. Raises `ModelError`, naming the step, where the parts do not fit each other.
+    logits, shape `(classes, 1, 1)`. A network that is `given` an activation beside the image, of any shape, may
+    give an `output` of any shape. Raises `ModelError`, naming the step, where the parts do not fit each other.
     """
 
     shapes: tuple[Shape, ...]
@@ -123,14 +39,16 @@ class Network:
     scale: Floats
     shift: Floats
     output: int
+    given: int | None = None
     macs: int = field(init=False)
 
     def __post_init__(self) -> None:
-        made = {0}
+        made = {0} if self.given is None else {0, self.given}
         for step in self.steps:
             _fits(step, self.shapes, made)
             made.add(step.target)
-        if self.output not in made or self.shapes[self.output][1:] != (1, 1):
+        flat = self.given is not None or self.shapes[self.output][1:] == (1, 1)
+        if self.output not in made or not flat:
             raise ModelError("the network has no logits: its output is not one number per class")
         if len(self.scale) != self.shapes[0][0] or len(self.shift) != self.shapes[0][0]:
             raise ModelError(f"the images have {self.shapes[0][0]} channels, their scale or shift another number")
@@ -150,13 +68,13 @@ def row_length(conv: Conv, shapes: tuple[Shape, ...]) -> int:
 
 
 def _fits(step: Step, shapes: tuple[Shape, ...], made: set[int]) -> None:
-    more = (step.residual,) if isinstance(step, Conv) else (step.other,) if isinstance(step, Affine) else ()
-    for value in (step.source, *(m for m in more if m is not None)):
+    for value in reads(step):
         _require(value in made, step, f"takes activation {value}, which no step before it makes")
     known = 0 < step.target < len(shapes) and step.target not in made
     _require(known, step, f"makes activation {step.target}, which is none or made before")
-    same = all(added is None or shapes[added] == shapes[step.target] for added in more)
-    _require(same, step, "adds an activation of another shape")
+    if isinstance(step, Conv | Affine):
+        same = all(shapes[added] == shapes[step.target] for added in reads(step)[1:])
+        _require(same, step, "adds an activation of another shape")
     _CHECKS[type(step)](step, shapes[step.source], shapes[step.target])
 
 
@@ -207,4 +125,40 @@ def _finite(step: Step, *numbers: Floats) -> None:
     _require(all(bool(np.isfinite(n).all()) for n in numbers), step, "has weights that are NaN or infinite")
 
 
-_CHECKS: dict[type, Callable[..., None]] = {Conv: _conv, Pool: _pool, Affine: _affine}
+def _gate(step: Gate, source: Shape, target: Shape) -> None:
+    _require(source == target, step, "makes another shape than it takes")
+
+
+def _spread(step: Spread, source: Shape, target: Shape) -> None:
+    room = source[0] == target[0] and min(step.stride) > 0
+    for axis in range(2):
+        room = (
+            room and 0 <= target[1 + axis] - ((source[1 + axis] - 1) * step.stride[axis] + 1) < step.stride[axis]
+        )
+    _require(room, step, f"makes {target} of {source}, not by its stride")
+
+
+def _repeat(step: Repeat, source: Shape, target: Shape) -> None:
+    sizes = (source[0], source[1] * step.size[0], source[2] * step.size[1])
+    _require(sizes == target, step, f"makes {target} of {source}, not by its size")
+
+
+def _unflatten(step: Unflatten, source: Shape, target: Shape) -> None:
+    _require(source == (prod(target), 1, 1), step, f"makes {target} of {source}, another number of pixels")
+
+
+def _winners(step: Winners, source: Shape, target: Shape) -> None:
+    _require(step.pool.kind == "max", step, "is of a pool that takes no maxima")
+    _pool(step.pool, target, source)
+
+
+_CHECKS: dict[type, Callable[..., None]] = {
+    Conv: _conv,
+    Pool: _pool,
+    Affine: _affine,
+    Gate: _gate,
+    Spread: _spread,
+    Repeat: _repeat,
+    Unflatten: _unflatten,
+    Winners: _winners,
+}

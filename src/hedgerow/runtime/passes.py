@@ -15,7 +15,7 @@ from hedgerow.runtime.vectors import pool_window, take_even
 
 _MAP = ("channels", "height", "width", "plane", "pitch")
 PACK = ("target", "scale", "shift", *_MAP)
-UNPACK = ("source", "channels", "plane")
+UNPACK = ("source", *_MAP)
 POOL = (
     *("source", "target", *_MAP, "target_height", "target_width", "target_plane", "target_pitch"),
     *("kernel_y", "kernel_x", "stride_y", "padding_y", "padding_x", "dilation_y", "dilation_x", "divisor"),
@@ -26,19 +26,22 @@ GATHER = (
     *("phases", "kernel_x", "stride_y", "stride_x", "padding_y", "padding_x", "dilation_x"),
 )
 SHIFT = ("source", "target", "channels", "plane", "target_plane", "copies", "moves", "masks")
-_FRAME = 4
+_FRAME = 5
 
 
 @cache
-def pack(lanes: int) -> Any:
-    """Return the step that takes pixels from the images, scales and shifts them; absent images are 0."""
+def pack(lanes: int, *, beside: bool = False) -> Any:
+    """Return the step that takes pixels from the images, scales and shifts them; absent images are 0.
+
+    Or it takes what is given `beside` the images, laid out like those.
+    """
     size, version = len(PACK), stamp()
 
     def run(words: int, arena: int, frame: int) -> None:
         target, scales, shifts, channels, height, width, plane, pitch = read(words, size)
-        pixels, _, first, given = read(frame, _FRAME)
+        pixels, _, first, given, more = read(frame, _FRAME)
         images, scale, shift, made = (
-            floats_at(pixels),
+            floats_at(more if beside else pixels),
             floats_at(scales),
             floats_at(shifts),
             floats_at(arena + target),
@@ -60,16 +63,20 @@ def pack(lanes: int) -> Any:
 
 @cache
 def unpack(lanes: int) -> Any:
-    """Return the step that writes the logits of the images that were given."""
+    """Return the step that writes the output, logits or maps, of the images that were given."""
     size, version = len(UNPACK), stamp()
 
     def run(words: int, arena: int, frame: int) -> None:
-        source, channels, plane = read(words, size)
-        _, address, first, given = read(frame, _FRAME)
-        found, logits, _ = floats_at(arena + source), floats_at(address), version
+        source, channels, height, width, plane, pitch = read(words, size)
+        _, address, first, given, _ = read(frame, _FRAME)
+        found, output, _ = floats_at(arena + source), floats_at(address), version
         for lane in range(min(given, lanes)):
             for channel in range(channels):
-                logits[(first + lane) * channels + channel] = found[channel * plane + lane]
+                for y in range(height):
+                    to = (((first + lane) * channels + channel) * height + y) * width
+                    at = channel * plane + y * pitch + lane
+                    for x in range(width):
+                        output[to + x] = found[at + x * lanes]
 
     return compiled(run)
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from hedgerow.errors import DataError, ModelError
 from hedgerow.runtime.machine import Machine, detect
-from hedgerow.runtime.network import Conv, Floats, Network, dense_macs, row_length
+from hedgerow.runtime.network import Network, dense_macs, row_length
+from hedgerow.runtime.steps import Conv, Floats
 
 Kind = Literal["batch", "single"]
 Images = TypeVar("Images", Floats, Tensor)
@@ -24,7 +25,7 @@ Images = TypeVar("Images", Floats, Tensor)
 _WORTH = 0.65  # of a group must be there: fewer images are faster one by one
 
 
-class _Engine:
+class Engine:
     """One schedule with the arenas that its threads work in."""
 
     def __init__(self, network: Network, machine: Machine, kind: Kind, *, measured: bool) -> None:
@@ -36,15 +37,16 @@ class _Engine:
         self._table, self._run = self.schedule.table(), runner()
         self._arenas: deque[NDArray[np.uint8]] = deque()
 
-    def run(self, images: Floats, logits: Floats, first: int, last: int) -> None:
-        """Compute the logits of the images from `first` to `last`; several threads may."""
+    def run(self, images: Floats, output: Floats, first: int, last: int, given: Floats | None = None) -> None:
+        """Compute the output of the images from `first` to `last`, and of what is `given` beside; threads may."""
         from hedgerow.runtime.memory import huge
 
         try:
             arena = self._arenas.pop()
         except IndexError:
             arena = huge(4 * self.schedule.floats)
-        frame = np.array([images.ctypes.data, logits.ctypes.data, 0, 0], np.int64)
+        beside = 0 if given is None else given.ctypes.data
+        frame = np.array([images.ctypes.data, output.ctypes.data, 0, 0, beside], np.int64)
         self._run(self._table, arena.ctypes.data, frame, first, last, self.schedule.lanes)
         self._arenas.append(arena)
 
@@ -71,7 +73,7 @@ class Program:
         self.network, self.threads, self.deterministic = network, threads, deterministic
         self.machine = detect() if machine is None else machine
         self.compile_seconds = 0.0
-        self._engines: dict[Kind, _Engine] = {}
+        self._engines: dict[Kind, Engine] = {}
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(threads, "hedgerow-runtime") if threads > 1 else None
 
@@ -137,12 +139,12 @@ class Program:
             found.append(("single", first, last))
         return found
 
-    def _engine(self, kind: Kind) -> _Engine:
+    def _engine(self, kind: Kind) -> Engine:
         with self._lock:
             if kind not in self._engines:
                 begin = time.perf_counter()
                 measured = not self.deterministic
-                self._engines[kind] = _Engine(self.network, self.machine, kind, measured=measured)
+                self._engines[kind] = Engine(self.network, self.machine, kind, measured=measured)
                 self.compile_seconds += time.perf_counter() - begin
             return self._engines[kind]
 

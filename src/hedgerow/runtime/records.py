@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hedgerow.runtime.network import Conv, Shape
+from hedgerow.runtime.steps import Conv, Shape
 
 Indices = NDArray[np.int64]
 Place = Callable[[Indices, Indices, Indices], Indices]

@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hedgerow.runtime import passes
+from hedgerow.runtime import pullback_passes as backward
 from hedgerow.runtime.layout import MARGIN, Layout, addend, places
 from hedgerow.runtime.memory import Store
-from hedgerow.runtime.network import Affine, Network, Pool, Step
+from hedgerow.runtime.network import Network
+from hedgerow.runtime.steps import Affine, Floats, Gate, Pair, Pool, Repeat, Spread, Step, Unflatten, Winners
 
 BYTES = 4
 MOST_OUTS = 16
@@ -68,20 +70,24 @@ class Schedule:
     def steps(self) -> Iterator[tuple[int, Step]]:
         """Append the step that takes the images, let the caller append each of the network's, and the logits'."""
         network, last = self.network, self.layouts[self.network.output]
-        scale, shift = self.keep(network.scale), self.keep(network.shift)
-        sizes = source_sizes(self.layouts[0])
-        self.add(passes.pack(self.lanes), passes.PACK, target=self.address(0), scale=scale, shift=shift, **sizes)
+        self._pack(0, network.scale, network.shift, beside=False)
+        if network.given is not None:
+            zero = np.zeros(self.layouts[network.given].shape[0], np.float32)
+            self._pack(network.given, zero + 1, zero, beside=True)
         for index, step in enumerate(network.steps):
             self._owner = index
             yield index, step
         self._owner = len(network.steps)
         kernel, source = passes.unpack(self.lanes), self.address(network.output)
-        self.add(kernel, passes.UNPACK, source=source, channels=last.shape[0], plane=last.plane)
+        self.add(kernel, passes.UNPACK, source=source, **source_sizes(last))
+
+    def _pack(self, value: int, scale: Floats, shift: Floats, *, beside: bool) -> None:
+        words = {"target": self.address(value), "scale": self.keep(scale), "shift": self.keep(shift)}
+        self.add(passes.pack(self.lanes, beside=beside), passes.PACK, **words, **source_sizes(self.layouts[value]))
 
     def pool(self, step: Pool, kernel: Any) -> None:
         """Append a pool."""
-        pairs = {"kernel": step.kernel, "stride": step.stride, "padding": step.padding, "dilation": step.dilation}
-        windows = {f"{name}_{axis}": pair[i] for name, pair in pairs.items() for i, axis in enumerate("yx")}
+        windows = _axes(kernel=step.kernel, stride=step.stride, padding=step.padding, dilation=step.dilation)
         del windows["stride_x"]  # the kernel was compiled for it
         ends = {"source": self.address(step.source), "target": self.address(step.target)}
         taken = source_sizes(self.layouts[step.source])
@@ -103,6 +109,32 @@ class Schedule:
             bounds=self.bounds(step.low, step.high),
             **sizes,
         )
+
+    def backward(self, step: Gate | Spread | Repeat | Unflatten | Winners) -> None:
+        """Append a step of a derivative."""
+        ends = {"source": self.address(step.source), "target": self.address(step.target)}
+        taken = source_sizes(self.layouts[step.source])
+        maps = {**taken, **target_sizes(self.layouts[step.target])}
+        if isinstance(step, Gate):
+            more = {"gate": self.address(step.gate), "bounds": self.bounds(step.low, step.high)}
+            self.add(backward.gate(self.lanes), backward.GATE, **ends, **more, **taken)
+        elif isinstance(step, Spread):
+            self.add(backward.spread(self.lanes), backward.SPREAD, **ends, **_axes(stride=step.stride), **maps)
+        elif isinstance(step, Repeat):
+            scale = self.keep(np.array([step.scale], np.float32))
+            size = _axes(size=step.size)
+            self.add(backward.repeat(self.lanes), backward.REPEAT, scale=scale, **ends, **size, **maps)
+        elif isinstance(step, Unflatten):
+            self.add(backward.unflatten(self.lanes), backward.UNFLATTEN, **ends, **maps)
+        else:
+            pool, image = step.pool, self.address(step.pool.source)
+            pairs = {"kernel": pool.kernel, "stride": pool.stride, "padding": pool.padding}
+            windows = _axes(**pairs, dilation=pool.dilation)
+            self.add(backward.winners(self.lanes), backward.WINNERS, image=image, **ends, **maps, **windows)
+
+
+def _axes(**pairs: Pair) -> dict[str, int]:
+    return {f"{name}_{axis}": pair[i] for name, pair in pairs.items() for i, axis in enumerate("yx")}
 
 
 def source_sizes(layout: Layout) -> dict[str, int]:

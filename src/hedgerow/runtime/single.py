@@ -11,9 +11,10 @@ from hedgerow.runtime import passes
 from hedgerow.runtime.convolution import Reading, add_conv
 from hedgerow.runtime.layout import ALIGNED, MARGIN, Layout, gaps
 from hedgerow.runtime.machine import Machine
-from hedgerow.runtime.network import Conv, Network, Pair, Pool, Shape
+from hedgerow.runtime.network import Network
 from hedgerow.runtime.records import Indices, Place
 from hedgerow.runtime.schedule import BYTES, Schedule, source_sizes, target_sizes
+from hedgerow.runtime.steps import Affine, Conv, Pair, Pool, Shape
 from hedgerow.runtime.tiling import cover
 
 _CLOSE = 1.3  # as many times the vectors cost more than laying the image out without gaps
@@ -58,8 +59,10 @@ def single_schedule(network: Network, machine: Machine, shared: frozenset[int] =
             lanes = min(machine.lanes, 2 ** (network.shapes[step.target][2].bit_length() - 1))
             kernel = passes.pool(lanes, step.kind == "max", step.stride[1], single=True)
             schedule.pool(step, kernel)
-        else:
+        elif isinstance(step, Affine):
             schedule.affine(step)
+        else:
+            raise TypeError("derivatives are computed in groups of images")
     return schedule
 
 

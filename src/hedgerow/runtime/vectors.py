@@ -1,4 +1,4 @@
-"""Vectors of floats in LLVM IR, and the two small steps beside the convolutions that are written with them."""
+"""Vectors of floats in LLVM IR, and the few small steps beside the convolutions that are written with them."""
 
 from __future__ import annotations
 
@@ -121,3 +121,19 @@ def take_even(context: Any, source: Any, target: Any, lanes: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, lanes), code
+
+
+@intrinsic(prefer_literal=True)  # type: ignore[untyped-decorator]
+def keep_between(context: Any, source: Any, target: Any, by: Any, low: Any, high: Any, lanes: Any) -> Any:
+    """Put the vector at `source` to `target`, 0 where `by` is not between the bounds; compiled code only."""
+    width = lanes.literal_value
+
+    def code(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        v = Vectors(builder, width)
+        found, judge = (v.load(v.pointer(arguments[i])) for i in (0, 2))
+        low, high = (v.splat(arguments[i]) for i in (3, 4))
+        inside = builder.and_(builder.fcmp_ordered(">", judge, low), builder.fcmp_ordered("<", judge, high))
+        v.store(builder.select(inside, found, v.zero), v.pointer(arguments[1]))
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 3, types.float32, types.float32, lanes), code

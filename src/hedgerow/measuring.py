@@ -29,7 +29,7 @@ from hedgerow.evaluation import (
     layer_sensitivity,
 )
 from hedgerow.gallery import write_gallery
-from hedgerow.physical import CHECK, physical
+from hedgerow.physical import CHECK, CONFIRMED, confirm, physical
 from hedgerow.recipe import Recipe, construct, own_options
 from hedgerow.result import Evaluation, Sensitivity
 from hedgerow.runfolder import RunFolder
@@ -91,7 +91,12 @@ def evaluate_model(bench: Bench, model: nn.Module, share: Share | None = None) -
     record.split, record.examples = "test", test.positions.tolist()
     record.refused |= plan.refused
     if attacked.remark:
-        record.checks[CHECK] = passing(attacked.same, attacked.remark, "logits of both on real images")
+        record.checks[CHECK] = passing(attacked.same, attacked.remark, "both on real images")
+    if attacked.model is not model:
+        said = confirm(
+            model, found.adversarial, found.adversarial_predictions, batch_size=plan.protocol.batch_size
+        )
+        record.checks[CONFIRMED] = passing(*said, "the strongest image of each attack, asked again")
     _add_more(bench, replace(plan, test=test), record, attacked.model, model)
     if share is not None and share.budget is not None:
         _say_sampled(record, len(plan.test), recipe.seed, share.budget.text)

@@ -1,4 +1,4 @@
-"""The network that is attacked in place of a masked one: the same function without its dead channels."""
+"""The network that is attacked in place of a masked one: the same function at the cost of what is left of it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,27 @@ import torch
 from torch import Tensor, nn
 
 from hedgerow.compact import shrink
-from hedgerow.errors import ModelError
+from hedgerow.errors import MissingPackageError, ModelError
+from hedgerow.runtime import SparseModel, dense_macs, lowered
 from hedgerow.stochastic import is_stochastic
 
-CHECK = "the shrunk network answers as the masked one"
+CHECK = "what is attacked answers as the masked network"
+CONFIRMED = "the masked network confirms the verdicts"
 TOLERANCE = 1e-5
 """How far logits may be apart, as a share of the largest."""
 
 _WHOLE_CHANNELS = ("channel", "filter")
 _WORTHWHILE = 0.9  # of the FLOPs: with less to gain the masked network is attacked itself
+_SPARSE = 1 / 3  # of the multiplications: with more of them left, dense kernels are about as fast
+_HEAVY = 1e9  # multiplications of all images once: below, compiling costs more than it saves
+_GRADIENTS = 1e-3  # of an image's largest: more where an input lies at a kink, which is another gradient
+_KINKS = 0.05  # of the images, at most
+_CONFIRMED = 0.005
 
 
 @dataclass(frozen=True)
 class Physical:
-    """The network to attack; where a shrunk one was made, whether it computes the same, and the evidence."""
+    """The network to attack; where it is another one, whether it computes the same, and the evidence."""
 
     model: nn.Module
     same: bool = True
@@ -29,22 +36,28 @@ class Physical:
 
 
 def physical(model: nn.Module, images: Tensor, granularity: str) -> Physical:
-    """Return `model` without its dead channels, where whole channels were pruned and a tenth of its work is saved.
+    """Return what to attack in place of `model`, a masked network in `eval` mode.
 
-    `images` is `[N, ...]` in [0,1], N at least 1: on the first 100 of them both must give the same logits, to
-    1e-5 of the largest. Where they do not, where nothing can be removed, and for a stochastic model, it is
-    `model` itself.
+    Where whole channels were pruned and a tenth of the work is saved, it is `model` without them. Where two thirds
+    of the multiplications are gone, the work is on a CPU and there is enough of it, it is `model` in the sparse
+    runtime. `images` is `[N, ...]` in [0,1], N at least 1: on the first 100 of them both must give the same
+    logits, to 1e-5 of the largest, and in the runtime the same gradients. Where they do not, where nothing can be
+    gained, and for a stochastic model, it is `model` itself.
     """
-    if granularity not in _WHOLE_CHANNELS or is_stochastic(model):
+    if is_stochastic(model):
         return Physical(model)
-    sample = images[:100]
+    found = _shrunk(model, images[:100]) if granularity in _WHOLE_CHANNELS else None
+    return found or _sparse(model, images) or Physical(model)
+
+
+def _shrunk(model: nn.Module, sample: Tensor) -> Physical | None:
     try:
         shrunk = shrink(model, sample[:1])
     except ModelError:  # its forward pass cannot be traced; it can be attacked all the same
-        return Physical(model)
+        return None
     before, after = shrunk.removal.flops
     if after > _WORTHWHILE * before:
-        return Physical(model)
+        return None
     apart = _apart(model, shrunk.model, sample)
     same = apart <= TOLERANCE
     found = f"logits at most {apart:.0e} of the largest apart on {len(sample)} images"
@@ -53,9 +66,56 @@ def physical(model: nn.Module, images: Tensor, granularity: str) -> Physical:
     return Physical(shrunk.model if same else model, same, f"{found}; {attacked}")
 
 
+def _sparse(model: nn.Module, images: Tensor) -> Physical | None:
+    if images.device.type != "cpu" or images.dim() != 4:
+        return None
+    sample = images[:100]
+    try:
+        network = lowered(model, sample[:1])
+        dense = dense_macs(network)
+        if dense * len(images) < _HEAVY or network.macs > _SPARSE * dense:
+            return None
+        sparse = SparseModel(model, network, threads=torch.get_num_threads())
+    except (ModelError, MissingPackageError):  # an operation that the runtime does not know, or no Numba
+        return None
+    apart, kinks = _apart(model, sparse, sample), _other_gradients(model, sparse, sample)
+    same = apart <= TOLERANCE and kinks <= _KINKS
+    found = (
+        f"logits at most {apart:.0e} of the largest apart, gradients of {kinks:.0%} of the images more than "
+        f"{_GRADIENTS:.0e}, on {len(sample)} images"
+    )
+    share = f"{network.macs / dense:.1%} of the multiplications"
+    attacked = f"the sparse runtime was attacked, {share}" if same else "the masked one was attacked"
+    return Physical(sparse if same else model, same, f"{found}; {attacked}")
+
+
 @torch.no_grad()
 def _apart(model: nn.Module, small: nn.Module, images: Tensor) -> float:
     model.eval()
     small.eval()
     expected = model(images)
     return float((small(images) - expected).abs().max() / expected.abs().max().clamp_min(1e-12))
+
+
+def _other_gradients(model: nn.Module, sparse: nn.Module, images: Tensor) -> float:
+    """Return the share of the images whose gradients of the largest logit differ between two networks."""
+    found = []
+    for network in (model, sparse):
+        pixels = images.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            found.append(torch.autograd.grad(network(pixels).amax(1).sum(), pixels)[0].flatten(1))
+    expected, given = found
+    far = (given - expected).abs().amax(1) > _GRADIENTS * expected.abs().amax(1).clamp_min(1e-12)
+    return float(far.float().mean())
+
+
+@torch.no_grad()
+def confirm(model: nn.Module, images: Tensor, predictions: Tensor, *, batch_size: int) -> tuple[bool, str]:
+    """Ask the masked `model` about `images` `[N, ...]`, of which the attacked one gave `predictions` `[N]`.
+
+    Returns whether at most 0.5 % of the answers differ (an image may lie at the very border of two classes), and
+    how many do.
+    """
+    answers = torch.cat([model(part).argmax(1) for part in torch.split(images, batch_size)])
+    other = int((answers != predictions).sum())
+    return other <= _CONFIRMED * len(images), f"{other} of {len(images)} answers on attacked images differ"

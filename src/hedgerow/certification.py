@@ -85,7 +85,7 @@ def certify_target(
     model = model_of(loaded, data)
     load_weights(model, weights)
     model.to(device)
-    test = data.test.take(order.examples or loaded.evaluation.examples, loaded.seed).to(device)
+    test = data.test.take(order.examples or loaded.evaluation.examples, loaded.seed).resident().to(device)
     identity = identify(model, certifier, order.method, device)
     folder = out or default_folder(target, certifier, order.method)
     shard, deadline = order.shard, time.monotonic() + 60 * (order.minutes or math.inf)

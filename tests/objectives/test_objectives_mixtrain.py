@@ -126,7 +126,7 @@ def trained(objective: Any, name: str = "dense", **more: Any) -> Any:
     return model, out
 
 
-@pytest.mark.parametrize("name", list(PRUNERS))
+@pytest.mark.parametrize("name", [n for n in PRUNERS if PRUNERS[n].images == 1])  # the network has no ReLU
 def test_every_pruner_trains_with_bounds_and_meets_its_budget(name: str) -> None:
     objective = CrownIBP(THREAT, warmup=0.0, ramp=0.5, beta=0.5)
     model, out = trained(objective, name, setting=Setting(accelerator="cpu"))

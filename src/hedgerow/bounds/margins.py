@@ -45,7 +45,7 @@ def margin_bounds(
     and nothing is split. Raises `ModelError` for what has no bounds (a stochastic model, an unsupported operation,
     NaN weights), `DataError` for images out of range, `CertificationError` for an unknown method and no memory.
     """
-    network = _network(graph, model, x, method, dtype)
+    network = ready_network(graph, model, x, method, dtype)
     check_images(x, y, num_classes=_classes(network))
     region = ball(x, threat, outward=not torch.is_grad_enabled()).to(network.like.dtype)
     unit = torch.eye(_classes(network), dtype=network.like.dtype, device=x.device)
@@ -72,7 +72,7 @@ def output_bounds(
 
     The box need not lie in [0,1]; its ends are taken as they are. Otherwise as `margin_bounds`.
     """
-    network = _network(graph, model, lower, method, dtype)
+    network = ready_network(graph, model, lower, method, dtype)
     region = box(lower, upper).to(network.like.dtype)
     shape = network.output.shape[1:]
     count = torch.Size(shape).numel()
@@ -93,7 +93,8 @@ def verified(margins: Tensor, y: Tensor) -> Tensor:
     return ((margins > 0) | ~others).all(1)
 
 
-def _network(graph: Graph, model: nn.Module, x: Tensor, method: str, dtype: torch.dtype | None) -> Network:
+def ready_network(graph: Graph, model: nn.Module, x: Tensor, method: str, dtype: torch.dtype | None) -> Network:
+    """Return the network for bounds of images like `x`; raises what `margin_bounds` does of network and format."""
     check_method(method)
     check_weights(graph, model)
     with torch.set_grad_enabled(torch.is_grad_enabled() and method != "alpha-crown"):

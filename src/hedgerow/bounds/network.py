@@ -157,13 +157,14 @@ class Network:
         inputs = [self._values[each] for each in node.inputs]
         if node.op in SHAPED:
             return SHAPED[node.op](inputs[0], concrete(node.shape, 1))
-        return RULES[node.op](*inputs, **node.attributes, **self._weights(node))
+        return RULES[node.op](*inputs, **node.attributes, **self.weights(node))
 
-    def _weights(self, node: Node) -> dict[str, Tensor]:
+    def weights(self, node: Node) -> dict[str, Tensor]:
+        """Return a node's tensors by role, in the network's format; of batch norm the running statistics."""
         return {role: self._cast(t) for role, t in self.graph.weights(self._model, node).items()}
 
     def _given(self, node: Node) -> Given:
-        weights = self._weights(node)
+        weights = self.weights(node)
         if node in self._statistics:
             weights["running_mean"], weights["running_var"] = map(self._cast, self._statistics[node])
         operands = tuple(self._values.get(each) for each in node.inputs)

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hedgerow.attacks import bare
-from hedgerow.bounds import Network, Region, Traces, ball, batch_statistics, verified
+from hedgerow.bounds import Network, Region, Traces, Walk, ball, batch_statistics, stability_loss, verified
 from hedgerow.objectives.base import Scalars, accuracy
 from hedgerow.threat import ThreatModel
 from hedgerow.tracing import Node
 
 Shape = Literal["smooth", "linear"]
 Statistics = Literal["batch", "running"]
-Margins = Callable[[Network, Region, Tensor], Tensor]
-"""`(network, images, rows [N, C, C]) -> lower bounds [N, C]` of the functions `rows` of the logits."""
+Margins = Callable[[Network, Region, Tensor], tuple[Tensor, Walk]]
+"""`(network, images, rows [N, C, C]) -> lower bounds [N, C]` of the functions `rows` of the logits, their walk."""
 _SLOW = 0.25  # share of a smooth ramp that is curved
 
 
@@ -98,10 +98,22 @@ class Bounding:
             return logits, Network(graph, inner, statistics=statistics)
 
 
-def worst_case_loss(
-    network: Network, margins: Margins, x: Tensor, y: Tensor, threat: ThreatModel
-) -> tuple[Tensor, Tensor]:
-    """Return the mean cross-entropy of the worst logits that bounds allow, and the share of images verified.
+@dataclass(frozen=True)
+class WorstCase:
+    """Of a batch: the cross-entropy of the worst logits that bounds allow, and the share of images verified.
+
+    `stability` is the stability loss of its ReLUs, None unless it was asked for.
+    """
+
+    loss: Tensor
+    verified: Tensor
+    stability: Tensor | None
+
+
+def worst_case(
+    network: Network, margins: Margins, x: Tensor, y: Tensor, threat: ThreatModel, *, stability: bool = False
+) -> WorstCase:
+    """Return the worst case of a batch, and, with `stability`, the stability loss of the bounds of its ReLUs.
 
     The logits are `-margin_j` for class j and 0 for class y (1810.12715, eq. 12; 1906.06316, eq. 13): no image
     that the attacker may make has a larger loss.
@@ -109,8 +121,9 @@ def worst_case_loss(
     with torch.autocast(x.device.type, enabled=False):
         region = ball(x.detach(), threat).to(network.like.dtype)
         unit = torch.eye(network.output.shape[-1], dtype=network.like.dtype, device=x.device)
-        found = margins(network, region, unit[y].unsqueeze(1) - unit)
-        return F.cross_entropy(-found, y), verified(found.detach(), y).float().mean()
+        found, walk = margins(network, region, unit[y].unsqueeze(1) - unit)
+        share = verified(found.detach(), y).float().mean()
+        return WorstCase(F.cross_entropy(-found, y), share, stability_loss(walk) if stability else None)
 
 
 def certified_loss(
@@ -123,11 +136,13 @@ def certified_loss(
     threat: ThreatModel,
     height: float,
     kappa: float,
+    stability: float = 0.0,
 ) -> tuple[Tensor, Scalars]:
     """Return (1 - w) * worst case + w * clean cross-entropy, at eps * `height`, and what to log.
 
-    w falls from 1 to `kappa` while `height` rises from 0 to 1. A term of weight 0 has no part; without an attacker
-    both terms are the same and no bounds are computed.
+    w falls from 1 to `kappa` while `height` rises from 0 to 1. `stability` times the stability loss of the
+    ReLUs is added. A term of weight 0 has no part; without an attacker both terms are the same, no bounds are
+    computed, and nothing is added.
     """
     weight = 1 - (1 - kappa) * height
     attacker = threat.with_eps(height * float(threat.eps))
@@ -135,16 +150,22 @@ def certified_loss(
         logits = model(x)
         natural, found = F.cross_entropy(logits, y), accuracy(logits, y)
         same = {"natural": natural.detach(), "robust": natural.detach(), "verified_accuracy": found}
-        return natural, {"train_accuracy": found, **same, "eps": natural.new_zeros(()).detach()}
+        nothing = natural.new_zeros(()).detach()
+        more = {"stability": nothing} if stability else {}
+        return natural, {"train_accuracy": found, **same, "eps": nothing, **more}
     logits, network = bounding.forward(model, x)
     natural = F.cross_entropy(logits, y)
-    robust, share = worst_case_loss(network, margins, x, y, attacker)
+    worst = worst_case(network, margins, x, y, attacker, stability=stability > 0)
+    robust = worst.loss
     loss = (1 - weight) * robust + weight * natural if weight else robust
     scalars = {
         "train_accuracy": accuracy(logits, y),
         "natural": natural.detach(),
         "robust": robust.detach(),
-        "verified_accuracy": share,
+        "verified_accuracy": worst.verified,
         "eps": torch.full_like(robust.detach(), float(attacker.eps)),
     }
-    return loss, scalars
+    if worst.stability is None:
+        return loss, scalars
+    added = stability * worst.stability
+    return loss + added, {**scalars, "stability": added.detach()}

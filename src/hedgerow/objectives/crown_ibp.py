@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from hedgerow.bounds import Network, Region, interval_least, interval_walk, linear_least
+from hedgerow.bounds import Network, Region, Walk, interval_least, interval_walk, linear_least
 from hedgerow.objectives.base import OBJECTIVES, Scalars
 from hedgerow.objectives.certified import Bounding, Ramp, Shape, Statistics, certified_loss, check_weight
 from hedgerow.threat import ThreatModel
@@ -16,9 +18,9 @@ class CrownIBP:
     """Cross-entropy of the worst logits by b * CROWN-IBP + (1 - b) * IBP, b falling while eps grows (1906.06316).
 
     b goes from 1 to `beta`, the weight of the clean loss from 1 to `kappa`, both as eps goes from 0 to that of the
-    threat model; `warmup`, `ramp`, `ramp_shape` and `statistics` are those of `ibp`, batch norm too. Linear bounds
-    are carried back from the logits alone, with the adaptive lower slope; a step costs about as many forwards as
-    there are classes, or three once b is 0. With `beta` 0 and `kappa` 0 the phase ends as HYDRA's does.
+    threat model; `warmup`, `ramp`, `ramp_shape`, `statistics` and `stability` are those of `ibp`, batch norm too.
+    Linear bounds are carried back from the logits alone, with the adaptive lower slope; a step costs about as many
+    forwards as there are classes, or three once b is 0. With `beta` and `kappa` 0 the phase ends as HYDRA's does.
     """
 
     def __init__(
@@ -31,13 +33,16 @@ class CrownIBP:
         beta: float = 0.0,
         kappa: float = 0.0,
         statistics: Statistics = "batch",
+        stability: float = 0.0,
     ) -> None:
         check_weight("beta", beta)
         check_weight("kappa", kappa)
+        check_weight("stability", stability, math.inf)
         self.threat = threat
         self.schedule = Ramp(warmup, ramp, ramp_shape)
         self.beta = beta
         self.kappa = kappa
+        self.stability = stability
         self.bounding = Bounding(statistics)
         self.done = 1.0
 
@@ -50,15 +55,16 @@ class CrownIBP:
     ) -> tuple[Tensor, Scalars]:
         """Return the mean loss, its terms (`natural`, `robust`), clean and verified accuracy, and the eps."""
         height = self.schedule(self.done)
-        return certified_loss(
-            self.bounding, self.margins, model, x, y, threat=self.threat, height=height, kappa=self.kappa
-        )
+        weights = {"height": height, "kappa": self.kappa, "stability": self.stability}
+        return certified_loss(self.bounding, self.margins, model, x, y, threat=self.threat, **weights)
 
-    def margins(self, network: Network, region: Region, rows: Tensor) -> Tensor:
-        """Return the blend of both bounds, `[N, C]`, of the functions `rows`, `[N, C, C]`, of the logits."""
+    def margins(self, network: Network, region: Region, rows: Tensor) -> tuple[Tensor, Walk]:
+        """Return the blend of both bounds, `[N, C]`, of the functions `rows`, `[N, C, C]`, and their walk."""
         share = 1 - (1 - self.beta) * self.schedule(self.done)
         found = interval_walk(network, region)
         if share == 1:
-            return linear_least(found, rows)
-        by_intervals = interval_least(found, rows)
-        return share * linear_least(found, rows) + (1 - share) * by_intervals if share else by_intervals
+            return linear_least(found, rows), found
+        bounds = interval_least(found, rows)
+        if share:
+            bounds = share * linear_least(found, rows) + (1 - share) * bounds
+        return bounds, found

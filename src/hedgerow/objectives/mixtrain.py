@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hedgerow.bounds import Network, Region, crown_walk, interval_walk, linear_least
+from hedgerow.bounds import Network, Region, Walk, crown_walk, interval_walk, linear_least
 from hedgerow.objectives.base import OBJECTIVES, Scalars, accuracy
-from hedgerow.objectives.certified import Bounding, Ramp, Shape, Statistics, check_weight, worst_case_loss
+from hedgerow.objectives.certified import Bounding, Ramp, Shape, Statistics, check_weight, worst_case
 from hedgerow.threat import ThreatModel
 
 Bound = Literal["symbolic", "crown", "crown-ibp"]
@@ -86,8 +86,7 @@ class MixTrain:
         natural = F.cross_entropy(logits, y)
         robust = torch.zeros_like(natural)
         if chosen is not None and attacker.eps:
-            worst, _ = worst_case_loss(network, self.margins, x[chosen], y[chosen], attacker)
-            robust = self.weight * worst
+            robust = self.weight * worst_case(network, self.margins, x[chosen], y[chosen], attacker).loss
         scalars = {
             "train_accuracy": accuracy(logits, y),
             "natural": natural.detach(),
@@ -102,9 +101,11 @@ class MixTrain:
             return None
         return torch.randperm(count, generator=generator, device=device)[: self.images]
 
-    def margins(self, network: Network, region: Region, rows: Tensor) -> Tensor:
-        """Return bounds, `[N, C]`, of the functions `rows`, `[N, C, C]`, of the logits."""
+    def margins(self, network: Network, region: Region, rows: Tensor) -> tuple[Tensor, Walk]:
+        """Return bounds, `[N, C]`, of the functions `rows`, `[N, C, C]`, of the logits, and their walk."""
         if self.bound == "crown-ibp":
-            return linear_least(interval_walk(network, region), rows)
+            found = interval_walk(network, region)
+            return linear_least(found, rows), found
         slope: Literal["parallel", "adaptive"] = "parallel" if self.bound == "symbolic" else "adaptive"
-        return linear_least(crown_walk(network, region, slope=slope), rows, slope=slope)
+        found = crown_walk(network, region, slope=slope)
+        return linear_least(found, rows, slope=slope), found

@@ -54,8 +54,9 @@ class Pruner:
     `learns` says whether it needs training steps to decide, and `from_scratch` that it takes no pretrained
     network: one phase does everything. `learns_budget`: the method spreads the budget over the layers itself, and
     meets (or beats) its total. `averages`: its masks stand still while it trains, so that the mean of its weights
-    over steps is a network it could hand over. The budget counts the groups of `units`; weights named in `whole`
-    have none and stay whole. Hooks, in the order the loop calls them: `attach`, `parameters`, then each step
+    over steps is a network it could hand over. `images` says how many training images the loop gives to `attach`.
+    The budget counts the groups of `units`; weights named in `whole` have none and stay whole. `check` is called
+    before anything is trained. Hooks, in the order the loop calls them: `attach`, `parameters`, then each step
     `penalty`, `after_backward`, `after_step`, and `finish` at the end.
     """
 
@@ -65,6 +66,7 @@ class Pruner:
     from_scratch: ClassVar[bool] = False
     averages: ClassVar[bool] = False
     without: ClassVar[Mapping[str, str]] = {}
+    images: int = 1
     granularity: Granularity = WEIGHT
     whole: frozenset[str] = frozenset()
     weights: dict[str, PrunableWeight]
@@ -97,6 +99,9 @@ class Pruner:
             return traced_units(self.model, self.weights, self.granularity, example)
         whole = whole_weights(self.weights, self.granularity)
         return separate_units(self.dense_values(), self.granularity, whole)
+
+    def check(self, model: nn.Module, example: Tensor) -> None:
+        """Raise `ModelError` when the method cannot decide on `model`, for images like `example`, `[N, ...]`."""
 
     def parameters(self) -> list[dict[str, Any]]:
         """Return the optimiser's parameter groups; a group may fix its own options, such as weight_decay."""

@@ -2,7 +2,13 @@
 
 from hedgerow.sparsity.blocks import Blocks, NofM, parse_granularity
 from hedgerow.sparsity.budget import DISTRIBUTIONS, Budget, budget_conflict, kept_count
-from hedgerow.sparsity.coupling import ChannelClasses, coupled_units, traced_units
+from hedgerow.sparsity.coupling import (
+    ChannelClasses,
+    coupled_units,
+    group_classes,
+    traced_channels,
+    traced_units,
+)
 from hedgerow.sparsity.effective import (
     EffectiveWeight,
     MaskedWeight,
@@ -49,6 +55,7 @@ __all__ = [
     "coupled_units",
     "detach",
     "frozen_weights",
+    "group_classes",
     "kept_count",
     "parse_granularity",
     "prunable_weights",
@@ -60,5 +67,6 @@ __all__ = [
     "threshold_for",
     "topk_mask",
     "total_count",
+    "traced_channels",
     "traced_units",
 ]

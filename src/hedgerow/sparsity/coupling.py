@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from hedgerow.sparsity.granularity import Granularity
 from hedgerow.sparsity.layers import PrunableWeight
 from hedgerow.sparsity.shared import Shared, Slices
 from hedgerow.sparsity.units import Units
+
+if TYPE_CHECKING:
+    from hedgerow.tracing import Channels, Graph
 
 Axis = tuple[int, Tensor]
 """An axis of a weight, and the channel class of each of its indices."""
@@ -50,17 +53,25 @@ def traced_units(
 
     Raises `ModelError` when it cannot be traced, or when none of its channels may go.
     """
+    _, classes = traced_channels(model, weights, granularity, example)
+    return coupled_units(weights, granularity, classes)
+
+
+def traced_channels(
+    model: nn.Module, weights: Mapping[str, PrunableWeight], granularity: Granularity, example: Tensor
+) -> tuple[Graph, Channels]:
+    """Return the graph of `model` and its channel classes; `ModelError` when it cannot be traced on `example`."""
     from hedgerow.tracing import channel_classes, trace
 
     device = next(iter(weights.values())).dense.device
     try:
-        classes = channel_classes(trace(model, example.to(device)), model)
+        graph = trace(model, example.to(device))
+        return graph, channel_classes(graph, model)
     except ModelError as error:
         raise ModelError(
             f"granularity {granularity.name!r} has to know which layers share channels, but {error}. Change that, "
             "or choose a granularity within layers: weight, kernel, a block or n:m"
         ) from error
-    return coupled_units(weights, granularity, classes)
 
 
 def coupled_units(
@@ -89,6 +100,17 @@ def coupled_units(
         raise ModelError(
             f"no {granularity.name} may be removed: {'; '.join(found.remarks)}. Choose another granularity"
         )
+    return found
+
+
+def group_classes(units: Units, classes: ChannelClasses) -> dict[str, Tensor]:
+    """Return the channel class of every group of units of coupled channels, int64 `[groups]`, by unit."""
+    found = {}
+    for unit in units.values():
+        if isinstance(unit, Shared):
+            part = unit.slices[0]
+            along = classes.outputs if part.axis == 0 else classes.inputs
+            found[unit.name] = along[part.weight].cpu()[part.table[:, 0]]
     return found
 
 

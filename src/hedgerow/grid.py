@@ -8,7 +8,7 @@ from typing import Any
 
 from hedgerow.errors import RecipeError
 from hedgerow.executors import Local, Task, carry_out, failure
-from hedgerow.pipeline import dataset_of, model_of, pretrain_only, run_one
+from hedgerow.pipeline import check_pruner, dataset_of, model_of, pretrain_only, run_one
 from hedgerow.pruners import PRUNERS
 from hedgerow.recipe import Recipe, apply, grid_cells, parse_recipe, settings_of
 from hedgerow.report import write_report, write_tables
@@ -45,7 +45,9 @@ def run(
         dataset = None
         if not all(RunFolder(cell).result.exists() for cell in finished):
             dataset = dataset_of(recipe)
-            model_of(recipe, dataset)
+            model = model_of(recipe, dataset)
+            for cell in cells.values():
+                check_pruner(cell, model, dataset)
         RunFolder(path).open(recipe)
         if jobs > 1 and dataset is not None:
             with one_writer(path / DENSE):

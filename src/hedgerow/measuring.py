@@ -139,7 +139,7 @@ def planned(bench: Bench, share: Share | None, *, black_box: bool) -> Planned:
         draws=section.draws,
         integrity=section.integrity,
     )
-    return Planned(test.to(bench.device), folder, protocol, refused)
+    return Planned(test.resident().to(bench.device), folder, protocol, refused)
 
 
 def _add_more(bench: Bench, plan: Planned, record: Evaluation, attacked: nn.Module, model: nn.Module) -> None:
@@ -182,7 +182,8 @@ def sensitivity_of(bench: Bench, model: nn.Module) -> Sensitivity | None:
     if section.sensitivity is None:
         return None
     bench.display.say(f"{bench.recipe.name} measures the sensitivity of its layers")
-    some = bench.dataset.validation.take(section.sensitivity_examples, seed).to(bench.device)
+    some = bench.dataset.validation.take(section.sensitivity_examples, seed)
+    some = some.resident().to(bench.device)
     return layer_sensitivity(
         model,
         some.pixels(),

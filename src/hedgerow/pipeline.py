@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hedgerow.data import Dataset, load_dataset
+from hedgerow.data import Dataset, StreamedSplit, load_dataset
 from hedgerow.description import describe
 from hedgerow.errors import CheckpointError
 from hedgerow.evaluation import check_verifiable, quick_accuracy
@@ -18,7 +18,7 @@ from hedgerow.measuring import Bench, evaluate_model, sensitivity_of
 from hedgerow.models import build_model
 from hedgerow.objectives import OBJECTIVES, Objective
 from hedgerow.pruners import PRUNERS, Dense, FixedMask, Pruner
-from hedgerow.recipe import ObjectiveSection, PhaseSection, Recipe, construct, own_options
+from hedgerow.recipe import ObjectiveSection, PhaseSection, PruningSection, Recipe, construct, own_options
 from hedgerow.result import PhaseRecord, Result, load_result
 from hedgerow.runfolder import RunFolder, load_weights
 from hedgerow.sparsity import Budget, Masks, prunable_weights
@@ -55,8 +55,10 @@ def set_up(recipe: Recipe, path: Path, dataset: Dataset | None = None) -> tuple[
     folder = RunFolder(path)
     folder.holds(recipe)
     data = dataset or dataset_of(recipe)
+    check_room(recipe, data)
     model = model_of(recipe, data)
     check_bounds(recipe, model, data)
+    check_pruner(recipe, model, data)
     logs = open_logs(recipe.log, path, metrics=folder.metrics, settings=recipe.dump())
     folder.open(recipe)
     bench = Bench(recipe, folder, data, recipe.threat.build(), device_of(recipe), Display(recipe.name), logs)
@@ -65,11 +67,35 @@ def set_up(recipe: Recipe, path: Path, dataset: Dataset | None = None) -> tuple[
     return bench, model
 
 
+def check_room(recipe: Recipe, data: Dataset) -> None:
+    """Raise `DataError` when validation or evaluation would decode more streamed images than memory allows."""
+    examples = recipe.evaluation.examples or len(data.test)
+    for split, count, what, key in (
+        (data.validation, len(data.validation), "validation", "data.validation"),
+        (data.test, min(examples, len(data.test)), "evaluation", "evaluation.examples"),
+    ):
+        if isinstance(split, StreamedSplit):
+            split.check_room(count, f"{what} of {count:,} images", f"set {key} lower, or data.memory higher")
+
+
 def check_bounds(recipe: Recipe, model: nn.Module, data: Dataset) -> None:
     """Raise `ModelError` when the recipe verifies and bounds do not cover the network."""
     if recipe.evaluation.verify:
         sample = data.validation.take(2, recipe.seed).pixels()
         check_verifiable(model, sample, method=recipe.evaluation.verify, threat=recipe.threat.build())
+
+
+def check_pruner(recipe: Recipe, model: nn.Module, data: Dataset) -> None:
+    """Raise `ModelError` when the recipe's method cannot decide on the network, as long as nothing is trained."""
+    if recipe.pruning:
+        pruner_of(recipe, recipe.pruning).check(model, data.validation.take(2, recipe.seed).pixels())
+
+
+def pruner_of(recipe: Recipe, section: PruningSection) -> Pruner:
+    """Return the method that a recipe's pruning section describes."""
+    part, options = PRUNERS[section.method], own_options(section)
+    pruner: Pruner = construct(part, options, seed=recipe.seed, threat=recipe.threat.build())
+    return pruner
 
 
 def pretrain_only(recipe: Recipe, path: Path, *, dataset: Dataset | None = None) -> None:
@@ -91,7 +117,7 @@ def run_phases(bench: Bench, model: nn.Module) -> tuple[list[PhaseRecord], Masks
         return records, masks
     section = recipe.pruning
     budget = Budget(section.sparsity, section.distribution)
-    pruner: Pruner = construct(PRUNERS[section.method], own_options(section), seed=recipe.seed)
+    pruner = pruner_of(recipe, section)
     steps: list[tuple[str, PhaseSection, Any]] = [
         ("prune", phases.prune, lambda _: pruner),
         ("finetune", phases.finetune, FixedMask),
@@ -128,7 +154,7 @@ def run_phase(
     objective, title = objective_of(phase.objective or recipe.objective, bench.threat)
     fields = phase.model_dump(exclude={"objective", "reuse"})
     plan = Plan(**fields, augment=tuple(recipe.data.augment))
-    validation = bench.dataset.validation.to(bench.device)
+    validation = bench.dataset.validation.resident().to(bench.device)
     pixels = validation.pixels()
     setting = Setting(
         seed=recipe.seed,
@@ -138,6 +164,7 @@ def run_phase(
         accelerator=bench.device.type,
         channels_last=recipe.channels_last,
         sync_bn=recipe.sync_bn,
+        compile=recipe.compile,
         validate=lambda m: quick_accuracy(m, pixels, validation.labels, threat=bench.threat, seed=recipe.seed),
         listeners=(MetricsFile(folder.metrics), bench.display, *bench.logs),
     )

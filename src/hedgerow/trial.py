@@ -29,7 +29,7 @@ def run_trial(recipe: Recipe, path: Path) -> dict[str, float]:
         bench, model = set_up(recipe, path)
         with contextlib.closing(bench.display):
             run_phases(bench, model)
-            held_out = bench.dataset.validation.to(bench.device)
+            held_out = bench.dataset.validation.resident().to(bench.device)
             model.to(bench.device).eval()
             pixels, labels = held_out.pixels(), held_out.labels
             scores = quick_accuracy(model, pixels, labels, threat=bench.threat, seed=recipe.seed)

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from hedgerow.data.dataset import Split, check_labels, join
+from hedgerow.data.split import Split, check_labels, join
 from hedgerow.data.unpickle import read_pickled_dict
 from hedgerow.errors import DataError
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from hedgerow.data.crops import Box, centre_box
 from hedgerow.errors import DataError
 
+Cut = Callable[[int, int], Box]  # width, height -> what is kept
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 DEEP_MODES = frozenset({"I", "I;16", "I;16L", "I;16B", "I;16N"})
 GREY_MODES = DEEP_MODES | {"1", "L"}
@@ -23,11 +25,13 @@ SHOWN = 5
 CHUNK = 128
 
 
-def read_image(file: str, *, image_size: int | None = None, grey: bool | None = None) -> Pixels:
+def read_image(
+    file: str, *, image_size: int | None = None, grey: bool | None = None, cut: Cut = centre_box
+) -> Pixels:
     """Return one image as uint8 `[H, W]` (grey) or `[H, W, 3]`; `grey=None` keeps what the file is.
 
-    With `image_size` the shorter side is scaled to it and the centre square cut out. 16-bit grey is scaled
-    to 8 bits. Raises whatever Pillow raises for a file it cannot read, `ValueError` for float pixels.
+    With `image_size`, what `cut` keeps (the centre square) is scaled to it. 16-bit grey is scaled to 8 bits.
+    Raises whatever Pillow raises for a file it cannot read, `ValueError` for float pixels.
     """
     with Image.open(file) as opened:
         image: Image.Image = opened
@@ -39,9 +43,7 @@ def read_image(file: str, *, image_size: int | None = None, grey: bool | None = 
         if image.mode != mode:
             image = image.convert(mode)
         if image_size is not None:
-            side = min(image.size)
-            left, top = (image.width - side) / 2, (image.height - side) / 2
-            box = (left, top, left + side, top + side)
+            box = cut(*image.size)
             image = image.resize((image_size, image_size), Image.Resampling.BILINEAR, box=box)
         return np.asarray(image)
 
@@ -54,7 +56,12 @@ def _eight_bits(values: np.ndarray[Any, Any]) -> Pixels:
 
 
 def decode_files(
-    files: Sequence[str], *, image_size: int | None = None, grey: bool | None = None, what: str = "images"
+    files: Sequence[str],
+    *,
+    image_size: int | None = None,
+    grey: bool | None = None,
+    what: str = "images",
+    cut: Cut = centre_box,
 ) -> Tensor:
     """Return all images as one uint8 tensor `[N, C, H, W]`; C is 1 when every file is grey or `grey` is set.
 
@@ -69,9 +76,9 @@ def decode_files(
         broken, odd = [], []
         for i in chunk:
             try:
-                image = read_image(files[i], image_size=image_size, grey=grey)
+                image = read_image(files[i], image_size=image_size, grey=grey, cut=cut)
             except Exception as error:  # Pillow's plugins fail in many ways
-                broken.append(f"{files[i]}: {_reason(error)}")
+                broken.append(f"{files[i]}: {reason_of(error)}")
                 continue
             if image.shape[:2] != shape:
                 odd.append(f"{files[i]} is {_size(image.shape)}")
@@ -93,7 +100,7 @@ def decode_files(
             broken += unread
             odd += unlike
             progress.advance(task, len(chunk))
-    _refuse(broken, odd, f"the first image, {first}, is {_size(shape)}", len(files))
+    refuse(broken, odd, f"the first image, {first}, is {_size(shape)}", len(files))
     kept = pixels if coloured.any() else np.ascontiguousarray(pixels[:, :1])
     return torch.from_numpy(kept)
 
@@ -110,7 +117,8 @@ def _first_shape(files: Sequence[str], image_size: int | None, grey: bool | None
     return files[0], (1, 1)
 
 
-def _refuse(broken: list[str], odd: list[str], first: str, total: int) -> None:
+def refuse(broken: list[str], odd: list[str], first: str, total: int) -> None:
+    """Raise `DataError` for files of `total` that are broken, or odd beside the `first`, with five of each."""
     parts = []
     if broken:
         parts += [
@@ -132,7 +140,8 @@ def _some(items: list[str]) -> list[str]:
     return [*(f"  - {item}" for item in items[:SHOWN]), *more]
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
+    """Return why an image cannot be read, in words."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image in a format that Pillow reads"
     return str(error) or type(error).__name__

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hedgerow.data.dataset import Dataset, Split, check_labels
+from hedgerow.data.dataset import Dataset
 from hedgerow.data.sources import SOURCES, Raw
+from hedgerow.data.split import check_labels
 from hedgerow.data.stratify import draw
+from hedgerow.data.streamed import AnySplit
 from hedgerow.errors import DataError
 from hedgerow.registry import nearest
 
@@ -79,7 +81,7 @@ def _call(name: str, source: Callable[..., Raw], path: str | Path | None, option
     return source(**given)
 
 
-def _limit(split: Split, limit: int | None, seed: int, place: str) -> Split:
+def _limit(split: AnySplit, limit: int | None, seed: int, place: str) -> AnySplit:
     if limit is None or limit >= len(split):
         return split
     if limit < 1:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from hedgerow.data import Split
+from hedgerow.data import AnySplit
 from hedgerow.errors import ModelError
 from hedgerow.evaluation import Protocol
 from hedgerow.export.onnx_file import at_least_two
@@ -31,8 +31,8 @@ class Source:
     target: Path
     recipe: Recipe
     model: nn.Module
-    train: Split
-    test: Split
+    train: AnySplit
+    test: AnySplit
 
     def beside(self, name: str) -> Path:
         """Return the place of that name in the run folder, or beside the weights file with its name before it."""

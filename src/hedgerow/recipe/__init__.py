@@ -11,12 +11,13 @@ from hedgerow.recipe.load import (
     shipped_recipes,
 )
 from hedgerow.recipe.parts import construct, own_options
-from hedgerow.recipe.schema import ObjectiveSection, PhaseSection, Recipe
+from hedgerow.recipe.schema import ObjectiveSection, PhaseSection, PruningSection, Recipe
 
 __all__ = [
     "AFTER_PRETRAINING",
     "ObjectiveSection",
     "PhaseSection",
+    "PruningSection",
     "Recipe",
     "apply",
     "construct",

@@ -51,6 +51,11 @@ def part_problems(raw: Mapping[str, Any]) -> list[str]:
         if isinstance(values, Mapping):
             problems += _problems_of(path, key, registry, section, values, context if build else None)
     problems += _attack_problems(raw, context["threat"]) + _curve_problems(raw, context["threat"])
+    if raw.get("compile") is True and raw.get("sync_bn") is True:
+        problems.append(
+            "compile = true: sync_bn: true makes processes wait for each other inside a layer, and that is not "
+            "compiled; leave one of the two out"
+        )
     return problems + _average_problems(raw) + _combination_problems(raw)
 
 

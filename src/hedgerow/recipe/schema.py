@@ -200,6 +200,7 @@ class Recipe(_Section):
     takes wherever a grid or a comparison runs it, as `{method: {key path: value}}`; the grid's own values win.
     `log` names where the numbers of every epoch go beside `metrics.jsonl`.
     `sync_bn`: several processes (`--devices`) normalise over the batch of all of them, as one alone would.
+    `compile`: the steps of training run a network compiled by PyTorch; `hedgerow tune` measures whether it pays.
     """
 
     name: str
@@ -208,6 +209,7 @@ class Recipe(_Section):
     precision: Precision = "float32"
     channels_last: bool = False
     sync_bn: bool = False
+    compile: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log: list[LogName] = []
     data: DataSection = Field(default_factory=DataSection)

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hedgerow.data.dataset import Split
+from hedgerow.data.streamed import AnySplit
 from hedgerow.registry import Registry, import_folder
 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """What a source holds: its own training and test images, whole, and the class names in label order."""
+    """What a source holds: its own training and test images, all of them, and the class names in label order."""
 
     label: str
     classes: tuple[str, ...]
-    train: Split
-    test: Split
+    train: AnySplit
+    test: AnySplit
 
 
 SOURCES: Registry[Callable[..., Raw]] = Registry("data source")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hedgerow.data.dataset import Split
 from hedgerow.data.sources import SOURCES, Raw
+from hedgerow.data.split import Split
 from hedgerow.data.stratify import draw
 
 TEST_SHARE = 0.2

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from hedgerow.data.dataset import Split
 from hedgerow.data.sources import SOURCES, Raw
+from hedgerow.data.split import Split
 from hedgerow.errors import DataError
 
 EXPECTED = "expected a MATLAB 5 file with X, uint8 [32, 32, 3, N], and y, [N, 1] with labels 1 to 10 (10 means 0)"

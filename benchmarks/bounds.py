@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from cells import forget_peak, held
 from torch import Tensor, nn
 
 from hedgerow.bounds import Network, ball, interval_least, interval_walk, margin_bounds
@@ -172,17 +173,10 @@ def one(arguments: argparse.Namespace) -> None:
     todo = work(model, trace(model, x[:2]), x, y)
     with torch.no_grad():
         model(x[:1])  # libraries are loaded before memory is counted
-    # Tracing went higher than bounds may: the mark of the highest is put back to what is held now (Linux).
-    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    forget_peak()  # tracing went higher than bounds may
     before = held("VmRSS")
     todo[method]()
     print(held("VmHWM") - before)
-
-
-def held(field: str) -> int:
-    """Return a number of bytes of /proc/self/status."""
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def main() -> None:

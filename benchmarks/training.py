@@ -1,35 +1,39 @@
 """How much faster a robust training step is here than as a textbook has it, and what it takes of memory.
 
     python benchmarks/training.py                    # ResNet-18, VGG-16-BN, WRN-28-4 at batch 128 -> results/
-    python benchmarks/training.py --models resnet20 --batch 32 --images 8x8 --out /tmp/t.json
+    python benchmarks/training.py --models resnet18 --batch 64            # a grid of its own in the same file
+    python benchmarks/training.py --models resnet20 --batch 16 --images 8x8 --out /tmp/t.json
 
 Two steps: pruning by HYDRA at 99 % with TRADES-10, and fine-tuning under a mask with PGD-10, both with SGD. First
 both sides' losses and gradients of one batch in float32 are compared; a benchmark of unequal work fails. Then each
-side runs in a process of its own, in turns, `--rounds` times; the first step of each is left out, the median of
-all others counts. Memory is what the process grew by at its peak after the network and the images were there.
+side runs `--steps` steps in a process of its own, after a step on a few images, in turns, `--rounds` times; the
+median counts. Memory is what such a process grew by at its peak after the network and the images were there.
+Last, every convolution of our PGD-10 step is timed alone: `share_of_convolutions` is their sum over the step.
 Ours is the product's training loop as `hedgerow run` calls it, in float32 and, where the machine multiplies bf16,
 in bf16; the textbook is `benchmarks/textbook.py`. Images are random: speed does not depend on what they show.
+A cell is one process; it is written when it is done, and the same command goes on with those that are missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from cells import Cell, Cells, forget_peak, held
 from textbook import EPS, adversarial_training, masked_copy, scored_copy, trades
 from torch import Tensor, nn
 
-from hedgerow.bench.measure import Clock
+from hedgerow.bench.counting import Convolutions
+from hedgerow.bench.measure import Begin, Clock
 from hedgerow.data import Split
-from hedgerow.doctor import this_machine
 from hedgerow.models import build_model
 from hedgerow.objectives import OBJECTIVES
 from hedgerow.pruners import PRUNERS, Dense
@@ -41,6 +45,8 @@ from hedgerow.training.precision import FABRIC, native_bf16
 DENSITY = "0.01"
 WORK = {"prune": "hydra 99 %, trades-10", "finetune": "mask 99 %, pgd-10"}
 LR = 0.01
+WARM = 8  # images of the step that comes before those that count
+ALONE = "convolutions alone"
 
 
 def network(name: str, size: tuple[int, int]) -> nn.Module:
@@ -73,9 +79,11 @@ def masks_of(model: nn.Module) -> dict[str, Tensor]:
     return {n: topk_mask(w.dense.detach().abs(), keep[n]) for n, w in prunable_weights(model).items()}
 
 
-def ours(work: str, model: nn.Module, split: Split, batch: int, precision: str) -> list[float]:
+def ours(
+    work: str, model: nn.Module, split: Split, batch: int, precision: str, clock: Clock | None = None
+) -> list[float]:
     """Return seconds per step of the product's loop."""
-    clock = Clock()
+    clock = clock or Clock()
     if work == "finetune":
         attach_masks(model, masks_of(model))
     pruner = PRUNERS["hydra"]() if work == "prune" else Dense()
@@ -83,7 +91,7 @@ def ours(work: str, model: nn.Module, split: Split, batch: int, precision: str) 
     setting = Setting(precision=FABRIC[precision], channels_last=True, listeners=(clock,))
     plan = Plan(epochs=1, lr=LR, batch_size=batch, select="last", augment=("crop", "flip"))
     train(model, split, objective(work), plan=plan, pruner=pruner, budget=budget, setting=setting)
-    return clock.seconds()
+    return _steps(clock)
 
 
 def textbook(work: str, model: nn.Module, split: Split, batch: int) -> list[float]:
@@ -102,7 +110,11 @@ def textbook(work: str, model: nn.Module, split: Split, batch: int) -> list[floa
         optimizer.step()
         loss.item()
         clock.step()
-    return clock.seconds()
+    return _steps(clock)
+
+
+def _steps(clock: Clock) -> list[float]:
+    return [clock.first(), *clock.seconds()]
 
 
 def _textbook_loss(work: str, model: nn.Module, x: Tensor, y: Tensor, dice: torch.Generator) -> Tensor:
@@ -148,38 +160,58 @@ def equality(work: str, name: str, size: tuple[int, int], batch: int) -> dict[st
 def one(arguments: argparse.Namespace) -> None:
     """Run one side of one kind of work in this process; print its times and its memory as JSON."""
     torch.set_num_threads(arguments.threads)
-    size = _size(arguments.images)
+    size, batch = _size(arguments.images), arguments.batch
     name, work, side = arguments.one
-    model, split = network(name, size), images(arguments.batch * arguments.steps, size)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    if side == "textbook":
-        seconds = textbook(work, model, split, arguments.batch)
-    else:
-        seconds = ours(work, model, split, arguments.batch, side)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-    if torch.cuda.is_available():
-        grown = torch.cuda.max_memory_allocated()
+    model, split = network(name, size), images(batch * arguments.steps, size)
+    if side == ALONE:
+        with Convolutions() as convolutions:
+            ours(work, model, split.select(torch.arange(batch)), batch, "float32", Begin(convolutions.clear))
+        print(json.dumps({"seconds": [convolutions.alone()], "calls": sum(convolutions.seen.values())}))
+        return
+    before = held("VmRSS")
+    run = textbook if side == "textbook" else partial(ours, precision=side)
+    run(work, network(name, size), images(WARM, size), WARM)
+    forget_peak()
+    seconds = run(work, model, split, batch)
+    grown = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else held("VmHWM") - before
     print(json.dumps({"seconds": seconds, "peak_bytes": grown}))
 
 
-def measured(arguments: argparse.Namespace, name: str, work: str, sides: list[str]) -> dict[str, Any]:
+def in_a_process(arguments: argparse.Namespace, name: str, work: str, side: str) -> Cell:
+    """Return what `one` measures in a process of its own."""
+    call = [sys.executable, __file__, "--one", name, work, side]
+    for option in ("batch", "steps", "threads", "images"):
+        call += [f"--{option}", str(getattr(arguments, option))]
+    out = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def measured(arguments: argparse.Namespace, cells: Cells, name: str, work: str, sides: list[str]) -> Cell:
     """Run all sides in turns and return their medians and what the textbook takes as a multiple of ours."""
-    runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
-    for _ in range(arguments.rounds):
+    keys = ("batch", "images", "threads", "steps")
+    settings = ", ".join([name, work, *(f"{key} {getattr(arguments, key)}" for key in keys)])
+    same = cells.get(
+        f"{settings}, equality", partial(equality, work, name, _size(arguments.images), min(arguments.batch, 16))
+    )
+    runs: dict[str, list[Cell]] = {side: [] for side in sides}
+    for number in range(arguments.rounds):
         for side in sides:
-            call = [sys.executable, __file__, "--one", name, work, side]
-            for option in ("batch", "steps", "threads", "images"):
-                call += [f"--{option}", str(getattr(arguments, option))]
-            out = subprocess.run(call, check=True, capture_output=True, text=True).stdout
-            runs[side].append(json.loads(out.splitlines()[-1]))
+            run = partial(in_a_process, arguments, name, work, side)
+            runs[side].append(cells.get(f"{settings}, {side}, round {number + 1}", run))
     seconds = {s: statistics.median([t for run in found for t in run["seconds"]]) for s, found in runs.items()}
     peak = {side: max(run["peak_bytes"] for run in found) for side, found in runs.items()}
-    return {
+    summary = {
+        **{key: same[key] for key in ("loss_relative_difference", "gradient_cosine")},
         "seconds_per_step": seconds,
         "peak_bytes": peak,
         "times_faster": {s: seconds["textbook"] / seconds[s] for s in sides[1:]},
         "memory_share": {s: peak[s] / peak["textbook"] for s in sides[1:]},
     }
+    if work == "finetune":
+        alone = cells.get(f"{settings}, {ALONE}", partial(in_a_process, arguments, name, work, ALONE))
+        summary["share_of_convolutions"] = alone["seconds"][0] / seconds["float32"]
+    cells.write(summary={**cells.record.get("summary", {}), settings: summary})
+    return summary
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -193,8 +225,8 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["resnet18", "vgg16-bn", "wrn-28-4"])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", default="32x32")
-    parser.add_argument("--steps", type=int, default=3, help="steps per process; the first is left out")
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=1, help="steps that count in a process")
+    parser.add_argument("--rounds", type=int, default=2, help="processes of each side")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/training.json"))
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
@@ -205,18 +237,18 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     sides = ["textbook", "float32", *(["bf16"] if native_bf16(device) else [])]
-    record: dict[str, Any] = {"machine": this_machine(), "eps": EPS, "work": WORK, "cells": {}}
-    for key in ("batch", "images", "steps", "rounds", "threads"):
-        record[key] = getattr(arguments, key)
+    work = "; ".join(f"{kind}: {what}" for kind, what in WORK.items())
+    cells = Cells(arguments.out, f"One optimiser step at eps {EPS:.5f}. {work}", timed=True)
     for name in arguments.models:
-        for work in WORK:
-            same = equality(work, name, _size(arguments.images), min(arguments.batch, 16))
-            cell = record["cells"][f"{name} {work}"] = {**measured(arguments, name, work, sides), **same}
+        for kind in WORK:
+            found = measured(arguments, cells, name, kind, sides)
             for side in sides[1:]:
-                times, memory = cell["times_faster"][side], cell["memory_share"][side]
-                print(f"{name} {work} {side}: {times:.1f} times as fast, {memory:.0%} of the memory", flush=True)
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+                times, memory = found["times_faster"][side], found["memory_share"][side]
+                print(f"{name} {kind} {side}: {times:.1f} times as fast, {memory:.0%} of the memory", flush=True)
+            if "share_of_convolutions" in found:
+                print(
+                    f"{name} {kind}: {found['share_of_convolutions']:.0%} of its convolutions' speed", flush=True
+                )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import torch
 import yaml
 from torch import nn
 
-from hedgerow.bench.measure import _Flops, bench, matmul_peak, tune
+from hedgerow.bench.counting import Flops
+from hedgerow.bench.measure import bench, bench_lines, matmul_peak
 from hedgerow.cli import main
 from hedgerow.recipe import parse_recipe
 
@@ -32,7 +33,7 @@ RECIPE: dict[str, Any] = {
 
 def test_flops_of_a_forward_and_a_backward_are_those_of_its_products() -> None:
     layer, x = nn.Linear(5, 7, bias=False), torch.rand(3, 5)
-    with _Flops() as counter:
+    with Flops() as counter:
         layer(x).sum().backward()
     assert counter.total == 2 * (2 * 3 * 5 * 7)  # the product, and the gradient of the weight
 
@@ -46,23 +47,23 @@ def test_phases_that_train_are_timed() -> None:
         assert phase.images_per_second == pytest.approx(20 / phase.seconds_per_step)
         assert phase.flops_per_second == pytest.approx(phase.flops_per_step / phase.seconds_per_step)
         assert 0 < phase.share_of_peak < 1
+        assert phase.share_of_convolutions is not None
+        assert phase.share_of_convolutions > 0
         assert sum(phase.shares.values()) == pytest.approx(1)
     # A natural step has 1 forward and the gradients of weights and inner values; two attack steps add four passes.
     ratio = found["prune"].flops_per_step / found["pretrain"].flops_per_step
     assert 2.0 < ratio < 2.6
 
 
+def test_a_network_without_convolutions_has_no_share_of_them() -> None:
+    recipe = {**RECIPE, "pruning": None, "model": {"factory": "bench_factories:linear", "normalize": False}}
+    (phase,) = bench(parse_recipe(recipe), steps=1)
+    assert phase.share_of_convolutions is None
+    assert "convolutions" not in "".join(bench_lines([phase]))
+
+
 def test_a_dense_recipe_has_one_phase() -> None:
     assert [phase.phase for phase in bench(parse_recipe({**RECIPE, "pruning": None}), steps=1)] == ["pretrain"]
-
-
-def test_tune_orders_what_changes_speed_alone() -> None:
-    found = tune(parse_recipe(RECIPE), steps=1)
-    assert {text for text, _ in found} >= {
-        "--set channels_last=false --set precision=float32",
-        "--set channels_last=true --set precision=float32",
-    }
-    assert [seconds for _, seconds in found] == sorted(seconds for _, seconds in found)
 
 
 def test_the_peak_is_a_products_speed() -> None:
@@ -82,7 +83,3 @@ def test_the_commands_print_and_write(
     written = json.loads(out.read_text(encoding="utf-8"))
     assert [phase["phase"] for phase in written["phases"]] == ["pretrain", "prune"]
     assert written["machine"]["cores"] >= 1
-    monkeypatch.setattr("sys.argv", ["hedgerow", "tune", str(recipe), "--steps", "1"])
-    with pytest.raises(SystemExit):
-        main()
-    assert "fastest here: --set channels_last=" in capsys.readouterr().out

@@ -19,7 +19,7 @@ PRUNING = {"method": "hydra", "sparsity": 0.9}
 def test_unknown_key(problems: Problems) -> None:
     (problem,) = problems({"sed": 3})
     assert problem.startswith(
-        "sed: unknown key (value 3); did you mean 'seed'? Allowed here: channels_last, data,"
+        "sed: unknown key (value 3); did you mean 'seed'? Allowed here: channels_last, compile,"
     )
 
 
@@ -281,3 +281,10 @@ def test_missing_file(tmp_path: Path) -> None:
         load_recipe("digit-demo")
     with pytest.raises(RecipeError, match="no such file"):
         load_recipe(tmp_path)
+
+
+def test_layers_in_which_processes_wait_for_each_other_are_not_compiled(problems: Problems) -> None:
+    (problem,) = problems({"compile": True, "sync_bn": True})
+    assert problem.startswith("compile = true: sync_bn: true makes processes wait")
+    (problem,) = problems({"compile": "maybe"})
+    assert problem.startswith("compile = 'maybe': ")

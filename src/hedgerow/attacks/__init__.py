@@ -11,6 +11,7 @@ from hedgerow.attacks.fgsm import fgsm
 from hedgerow.attacks.folding import folding
 from hedgerow.attacks.ifgsm import ifgsm
 from hedgerow.attacks.pgd import pgd
+from hedgerow.attacks.standin import sparse_crafting
 from hedgerow.attacks.template import ascend
 
 __all__ = [
@@ -32,4 +33,5 @@ __all__ = [
     "ifgsm",
     "package_attack",
     "pgd",
+    "sparse_crafting",
 ]

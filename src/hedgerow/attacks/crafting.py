@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hedgerow.attacks.folding import folded
+from hedgerow.attacks.standin import standing_in
 from hedgerow.errors import DataError
 from hedgerow.sparsity.effective import frozen_weights
 
@@ -39,7 +40,8 @@ def unchanged_buffers(model: nn.Module) -> Iterator[None]:
 def crafting(model: nn.Module, mode: Mode = "eval") -> Iterator[nn.Module]:
     """Yield the bare model with weights as constants and every module in `mode`.
 
-    Convolutions and their batch norms are computed as one inside `folding`. On leaving, the mode of each module is
+    Convolutions and their batch norms are computed as one inside `folding`, and inside `sparse_crafting` a network
+    that is sparse enough is yielded in the sparse runtime. On leaving, the mode of each module is
     as before; no parameter's `.grad` and no buffer has changed
     (in `train` mode the buffers, such as running statistics, are put back).
     """
@@ -48,8 +50,13 @@ def crafting(model: nn.Module, mode: Mode = "eval") -> Iterator[nn.Module]:
     inner.train(mode == "train")
     try:
         aside = unchanged_buffers(inner) if mode == "train" else nullcontext()
-        with aside, frozen_weights(inner), folded(inner):
-            yield inner
+        with aside, frozen_weights(inner):
+            sparse = standing_in(inner) if mode == "eval" else None
+            if sparse is not None:
+                yield sparse
+                return
+            with folded(inner):
+                yield inner
     finally:
         for module, training in modes:
             module.training = training

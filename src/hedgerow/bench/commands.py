@@ -32,14 +32,11 @@ def bench(
 
 
 def tune(recipe: RecipeArgument, changes: Changes = None, steps: Steps = 3) -> None:
-    """Find the memory format and precision in which a recipe trains fastest on this machine."""
-    from hedgerow.bench.measure import tune as measure
+    """Find the memory format and precision that train fastest on this machine, and whether compiling pays."""
+    from hedgerow.bench.tuning import tune as measure
+    from hedgerow.bench.tuning import tune_lines
     from hedgerow.recipe import load_recipe
 
     tell = functools.partial(typer.echo, err=True)
     found = measure(load_recipe(recipe, parse_changes(changes)), steps=steps, tell=tell)
-    for text, seconds in found:
-        typer.echo(
-            f"{seconds * 1000:10.1f} ms a step  {found[0][1] / seconds:6.1%} of the fastest's speed  {text}"
-        )
-    typer.echo(f"fastest here: {found[0][0]}")
+    typer.echo("\n".join(tune_lines(found)))

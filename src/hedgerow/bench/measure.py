@@ -14,18 +14,17 @@ from typing import Any
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-from hedgerow.data import Dataset, Split
+from hedgerow.bench.counting import Convolutions, Flops
+from hedgerow.data import AnySplit, Dataset
 from hedgerow.doctor import this_machine
 from hedgerow.files import write_json
 from hedgerow.pipeline import dataset_of, device_of, model_of, objective_of
 from hedgerow.pruners import PRUNERS, Dense, FixedMask, Pruner
-from hedgerow.recipe import PhaseSection, Recipe, apply, construct, own_options, parse_recipe
+from hedgerow.recipe import PhaseSection, Recipe, construct, own_options
 from hedgerow.sparsity import Budget
-from hedgerow.training import Plan, Setting, train
-from hedgerow.training.precision import FABRIC, chosen_precision, native_bf16
+from hedgerow.training import Listener, Plan, Setting, train
+from hedgerow.training.precision import FABRIC, chosen_precision
 
 PHASES = ("pretrain", "prune", "finetune")
 _MATRIX = 2048  # rows of the product whose speed is taken for the machine's peak
@@ -36,9 +35,10 @@ _NAMED = 6  # operations that are named; the rest is one sum
 class PhaseSpeed:
     """One phase: medians over steps; FLOPs as PyTorch counts them, 2 per multiplication with its addition.
 
-    `share_of_peak` compares with a matrix product in the phase's precision; `peak_bytes` is the most that
-    the process had in the phase above what it had when images were loaded (on a GPU: what was allocated at most).
-    `shares` of the time of one step, by operation.
+    `share_of_peak` compares with a matrix product in the phase's precision; `share_of_convolutions` is the time
+    of the step's convolutions, each kind timed alone, over that of the step, None where it has none. `peak_bytes`
+    is the most that the process had in the phase above what it had when images were loaded (on a GPU: what was
+    allocated at most). `shares` of the time of one step, by operation.
     """
 
     phase: str
@@ -48,6 +48,7 @@ class PhaseSpeed:
     flops_per_step: float
     flops_per_second: float
     share_of_peak: float
+    share_of_convolutions: float | None
     peak_bytes: int
     shares: dict[str, float]
 
@@ -75,9 +76,27 @@ class Clock:
         """Return the time of every step but the first."""
         return [b - a for a, b in zip(self.ends[1:], self.ends[2:], strict=False)]
 
+    def first(self) -> float:
+        """Return the time of the first step."""
+        return self.ends[1] - self.ends[0]
+
     def median(self) -> float:
         """Return the median of those times, the higher of two in the middle."""
         return statistics.median_high(self.seconds())
+
+
+class Begin(Clock):
+    """A clock that does something, such as to clear a counter, just before the first step."""
+
+    def __init__(self, *then: Callable[[], None]) -> None:
+        super().__init__()
+        self.then = then
+
+    def start(self, *_: Any) -> None:
+        """Do it, and note the beginning."""
+        for act in self.then:
+            act()
+        super().start()
 
 
 def bench(recipe: Recipe, *, steps: int = 4, tell: Callable[[str], None] | None = None) -> list[PhaseSpeed]:
@@ -92,33 +111,11 @@ def bench(recipe: Recipe, *, steps: int = 4, tell: Callable[[str], None] | None 
         if name != "pretrain" and recipe.pruning is None:
             continue
         section: PhaseSection = getattr(recipe.phases, name)
-        if section.epochs == 0 or not _pruner(recipe, name, None).learns:
+        if section.epochs == 0 or not pruner_of(recipe, name, None).learns:
             continue
         tell(f"{name} ...")
         found.append(_speed(recipe, name, section, data, steps, before))
     return found
-
-
-def tune(recipe: Recipe, *, steps: int = 3, tell: Callable[[str], None] | None = None) -> list[tuple[str, float]]:
-    """Return the seconds per step of the recipe's dearest phase under each setting, the fastest first.
-
-    Settings are those that change speed and not the method: memory format and, where the machine multiplies bf16,
-    precision. They take turns, twice, so that a machine that is busy for a while is unfair to none.
-    """
-    tell = tell or (lambda _: None)
-    data, device = dataset_of(recipe), device_of(recipe)
-    precisions = ["float32", *(["bf16"] if native_bf16(device) else [])]
-    choices = [{"channels_last": last, "precision": kind} for kind in precisions for last in (False, True)]
-    phase = "prune" if recipe.pruning is not None and _pruner(recipe, "prune", None).learns else "pretrain"
-    times: dict[str, list[float]] = {}
-    for _ in range(2):
-        for choice in choices:
-            text = " ".join(f"--set {key}={str(value).lower()}" for key, value in choice.items())
-            tell(f"{phase} {text} ...")
-            changed = parse_recipe(apply(recipe.dump(), choice))
-            clock = _timed(changed, phase, getattr(changed.phases, phase), data, steps)
-            times.setdefault(text, []).append(clock.median())
-    return sorted(((text, min(found)) for text, found in times.items()), key=lambda pair: pair[1])
 
 
 def bench_lines(found: list[PhaseSpeed]) -> list[str]:
@@ -127,8 +124,10 @@ def bench_lines(found: list[PhaseSpeed]) -> list[str]:
     for phase in found:
         speed = f"{phase.images_per_second:10.1f} images/s {phase.seconds_per_step * 1000:9.1f} ms a step"
         done = f"{phase.flops_per_second / 1e9:8.1f} GFLOP/s, {phase.share_of_peak:.0%} of a matrix product's"
+        alone = phase.share_of_convolutions
+        done += "" if alone is None else f", {alone:.0%} of its convolutions' alone"
         memory = f"{phase.peak_bytes / 2**20:,.0f} MiB"
-        lines.append(f"{phase.phase:<9} {speed}   {done} in {phase.precision}   {memory}")
+        lines.append(f"{phase.phase:<9} {speed}   {done}, in {phase.precision}   {memory}")
         lines.append(" " * 10 + ", ".join(f"{name} {share:.0%}" for name, share in phase.shares.items()))
     return lines
 
@@ -155,11 +154,12 @@ def _speed(recipe: Recipe, name: str, section: PhaseSection, data: Dataset, step
     device = device_of(recipe)
     precision = chosen_precision(recipe.precision, device)
     with _growth(device, before) as grown:
-        clock = _timed(recipe, name, section, data, steps)
-    with _Flops() as counter:
-        _timed(recipe, name, section, data, 0)
+        clock = timed(recipe, name, section, data, steps)
+    plain = recipe.model_copy(update={"compile": False})  # what is computed is the same
+    with Flops() as counter, Convolutions() as convolutions:
+        timed(plain, name, section, data, 0, Begin(counter.clear, convolutions.clear))
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
-        _timed(recipe, name, section, data, 0)
+        timed(recipe, name, section, data, 0)
     batch = min(section.batch_size, len(data.train))
     seconds, flops = clock.median(), counter.total
     peak = matmul_peak(torch.bfloat16 if precision == "bf16" else torch.float32, device)
@@ -171,19 +171,22 @@ def _speed(recipe: Recipe, name: str, section: PhaseSection, data: Dataset, step
         flops_per_step=flops,
         flops_per_second=flops / seconds,
         share_of_peak=flops / seconds / peak,
+        share_of_convolutions=convolutions.alone() / seconds if convolutions.seen else None,
         peak_bytes=grown[0],
         shares=_shares({event.key: event.self_cpu_time_total for event in profiler.key_averages()}),
     )
 
 
-def _timed(recipe: Recipe, name: str, section: PhaseSection, data: Dataset, steps: int) -> Clock:
+def timed(
+    recipe: Recipe, name: str, section: PhaseSection, data: Dataset, steps: int, *listeners: Listener
+) -> Clock:
     """Train a fresh network for `steps` steps after a first one."""
     device, clock = device_of(recipe), Clock()
     model = model_of(recipe, data).to(device)
     section = section.model_copy(update={"epochs": 1, "reuse": None, "select": "last"})
     batch = min(section.batch_size, len(data.train))
     split = _repeated(data.train, batch * (steps + 1))
-    pruner = _pruner(recipe, name, model)
+    pruner = pruner_of(recipe, name, model)
     objective, _ = objective_of(section.objective or recipe.objective, recipe.threat.build())
     fields = section.model_dump(exclude={"objective", "reuse"})
     setting = Setting(
@@ -192,14 +195,15 @@ def _timed(recipe: Recipe, name: str, section: PhaseSection, data: Dataset, step
         precision=FABRIC[chosen_precision(recipe.precision, device)],
         accelerator=device.type,
         channels_last=recipe.channels_last,
-        listeners=(clock,),
+        compile=recipe.compile,
+        listeners=(clock, *listeners),
     )
     plan = replace(Plan(**fields, augment=tuple(recipe.data.augment)), batch_size=batch)
     train(model, split, objective, plan=plan, pruner=pruner, budget=_budget(recipe, name), setting=setting)
     return clock
 
 
-def _repeated(split: Split, count: int) -> Split:
+def _repeated(split: AnySplit, count: int) -> AnySplit:
     return split.select(torch.arange(count) % len(split))
 
 
@@ -208,11 +212,12 @@ def _budget(recipe: Recipe, name: str) -> Budget:
     return Budget(0) if section is None or name == "pretrain" else Budget(section.sparsity, section.distribution)
 
 
-def _pruner(recipe: Recipe, name: str, model: nn.Module | None) -> Pruner:
+def pruner_of(recipe: Recipe, name: str, model: nn.Module | None) -> Pruner:
     """Return the pruner of a phase; for fine-tuning with masks of the weights as they are, if there is a model."""
     if recipe.pruning is None or name == "pretrain":
         return Dense()
-    method: Pruner = construct(PRUNERS[recipe.pruning.method], own_options(recipe.pruning), seed=recipe.seed)
+    part, context = PRUNERS[recipe.pruning.method], {"seed": recipe.seed, "threat": recipe.threat.build()}
+    method: Pruner = construct(part, own_options(recipe.pruning), **context)
     if name == "prune":
         return method
     if model is None:
@@ -220,21 +225,6 @@ def _pruner(recipe: Recipe, name: str, model: nn.Module | None) -> Pruner:
     plain: Pruner = PRUNERS["magnitude"]()
     plain.attach(model, _budget(recipe, name))
     return FixedMask(plain.finish())
-
-
-class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count FLOPs by PyTorch's formulas; its own counter does not work with `autograd.grad`."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0.0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=out)
-        return out
 
 
 def _shares(times: dict[str, float]) -> dict[str, float]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hedgerow.attacks import folding
-from hedgerow.data import Split, epoch_batches, steps_per_epoch
+from hedgerow.data import AnySplit, batch_length, epoch_batches, steps_per_epoch, worker_errors
 from hedgerow.errors import ModelError, NumericsError
 from hedgerow.objectives import Objective, replays_of, tell_progress
 from hedgerow.pruners import Dense, Progress, Pruner
@@ -22,6 +21,8 @@ from hedgerow.sparsity import Budget, shared_weights, sparse_view
 from hedgerow.team import Team, team, working_on
 from hedgerow.training.alarm import describe_collapse, has_collapsed
 from hedgerow.training.average import Average
+from hedgerow.training.cheaper import cheaper_crafting
+from hedgerow.training.compiling import Call, compiled_call, computed_by
 from hedgerow.training.plan import Plan, all_finite, build_optimizer, learning_rate, set_learning_rate
 from hedgerow.training.setting import Metrics, Outcome, Setting
 from hedgerow.training.sharing import agree, check_shares, fabric_for
@@ -51,6 +52,7 @@ class _Run(Parts):
     files: CheckpointFiles = field(kw_only=True)
     steps: int = field(kw_only=True)
     team: Team = field(kw_only=True)
+    call: Call | None = field(kw_only=True)
     standing: Standing = field(default_factory=Standing)
     sums: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
@@ -58,7 +60,7 @@ class _Run(Parts):
 
 def train(
     model: nn.Module,
-    split: Split,
+    split: AnySplit,
     objective: Objective,
     *,
     plan: Plan,
@@ -72,7 +74,8 @@ def train(
     count for the learning rate and for the pruner. With a folder in `setting` the phase is checkpointed at every
     epoch end and every `save_every` seconds, and goes on from there, bit for bit, when called again. Raises
     `NumericsError` when the loss is no longer a number (the last good checkpoint stays), `CheckpointError` for a
-    broken or foreign checkpoint, `ModelError` for an average of weights (`plan.ema`) whose masks move.
+    broken or foreign checkpoint, `ModelError` for an average of weights (`plan.ema`) whose masks move, and with
+    `setting.compile` for a network that cannot be compiled; `MissingPackageError` where none can.
     """
     setting = setting or Setting()
     pruner = pruner or Dense()
@@ -81,17 +84,20 @@ def train(
             f"{type(pruner).__name__} moves its masks while it trains, and the average of networks with different "
             "masks is none of them: leave ema out of this phase"
         )
-    pruner.attach(model, budget or Budget(0), example=split.pixels(slice(0, 1)))  # hook 1
+    example = split.take(pruner.images, setting.seed).pixels()
+    pruner.attach(model, budget or Budget(0), example=example)  # hook 1
     if plan.epochs == 0 or not pruner.learns:
         return Outcome(pruner.finish(), 0)
     run = _prepare(model, split, objective, pruner, plan, setting)
     split = split.to(run.fabric.device)
-    with torch.random.fork_rng(), folding(model, split.pixels(slice(0, 1))):
+    cheaper = cheaper_crafting(model, split, objective, budget or Budget(0), plan, compiled=setting.compile)
+    with torch.random.fork_rng(), cheaper:
         run.standing = load_state(run.files, run) or run.standing
         for listener in setting.listeners:
             listener.start(setting.phase, plan, run.standing, run.steps)
         while run.standing.epoch < plan.epochs:
-            _epoch(run, split)
+            with worker_errors():
+                _epoch(run, split)
             _close_epoch(run)
     selected = _select(run)
     run.team.follow_first(list(model.state_dict().values()))
@@ -102,7 +108,7 @@ def train(
 
 
 def _prepare(
-    model: nn.Module, split: Split, objective: Objective, pruner: Pruner, plan: Plan, setting: Setting
+    model: nn.Module, split: AnySplit, objective: Objective, pruner: Pruner, plan: Plan, setting: Setting
 ) -> _Run:
     members = team()
     check_shares(members, len(split), plan.batch_size, objective)
@@ -126,6 +132,7 @@ def _prepare(
         files=CheckpointFiles(setting.folder, setting.phase),
         steps=steps_per_epoch(len(split), plan.batch_size) * replays_of(objective),
         team=members,
+        call=compiled_call(model, fabric.device) if setting.compile else None,
     )
 
 
@@ -140,7 +147,7 @@ def _select(run: _Run) -> int:
     return run.plan.epochs - 1
 
 
-def _epoch(run: _Run, split: Split) -> None:
+def _epoch(run: _Run, split: AnySplit) -> None:
     standing, plan, setting, phase = run.standing, run.plan, run.setting, run.setting.phase
     run.sums = {k: torch.tensor(v, dtype=torch.float64, device=split.device) for k, v in standing.sums.items()}
     run.model.train()
@@ -152,10 +159,12 @@ def _epoch(run: _Run, split: Split) -> None:
         epoch=standing.epoch,
         augment=plan.augment,
         start=taken,
+        part=run.team.part,
     )
     saved = time.monotonic()
-    for x, y in _replays(batches, replays_of(run.objective), replayed):
-        with _timed(standing):
+    for x, y in _replays(standing, batches, replays_of(run.objective), replayed):
+        count = batch_length(len(split), plan.batch_size, standing.step // replays_of(run.objective))
+        with standing.timed():
             progress = Progress(standing.epoch, plan.epochs, standing.step, run.steps)
             place = (phase, standing.epoch, standing.step)
             torch.manual_seed(derive(setting.seed, "model", *place, *run.team.own_place))
@@ -166,36 +175,44 @@ def _epoch(run: _Run, split: Split) -> None:
             set_learning_rate(run.optimizer, learning_rate(plan, done))
             tell_progress(run.objective, done)
             due = time.monotonic() - saved > setting.save_every
-            loss, save = _step(run, x, y, dice, due)
+            loss, save = _step(run, x, y, dice, due, count)
             run.pruner.after_step(progress)  # hook 5
             if run.average:
                 run.average.update(run.model)
             standing.step += 1
-            standing.images += len(x)
+            standing.images += count
         looking = split.device.type == "cpu" or progress.epoch_ends or standing.step % _LOOK_EVERY == 0
         if looking:
             _refuse_nan(run)
         for listener in setting.listeners:
-            listener.step(progress, len(x), loss)
+            listener.step(progress, count, loss)
         if looking and save and not progress.epoch_ends and all_finite(run.model):
             standing.sums = {name: value.item() for name, value in run.sums.items()}
             save_state(run.files, run, standing)
             saved = time.monotonic()
 
 
-def _replays(batches: Iterable[tuple[Tensor, Tensor]], times: int, done: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield every batch `times` times in a row, the first `done` times less."""
-    for batch in batches:
+def _replays(
+    standing: Standing, batches: Iterator[tuple[Tensor, Tensor]], times: int, done: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield every batch `times` times in a row, the first `done` times less; waiting for one is training time."""
+    while True:
+        with standing.timed():
+            batch = next(batches, None)
+        if batch is None:
+            return
         yield from itertools.repeat(batch, times - done)
         done = 0
 
 
-def _step(run: _Run, x: Tensor, y: Tensor, dice: torch.Generator, due: bool) -> tuple[Tensor, bool | Tensor]:
-    """Take one optimiser step on this process's part of a batch; return the loss and whether all are to save."""
-    part, count = run.team.part(len(x)), len(x)
-    x, y = x[part], y[part]
+def _step(
+    run: _Run, x: Tensor, y: Tensor, dice: torch.Generator, due: bool, count: int
+) -> tuple[Tensor, bool | Tensor]:
+    """Take one optimiser step on this process's part of `count` images; return the loss and whether to save."""
+    part = run.team.part(count)
     run.optimizer.zero_grad(set_to_none=True)
-    with shared_weights(run.model):  # every effective weight is computed here, once
+    call = run.call if count == run.plan.batch_size else None  # a smaller last one is not worth a program
+    with computed_by(run.model, call), shared_weights(run.model):  # every effective weight is computed here, once
         synced = synced_norms(run.model, run.team) if run.setting.sync_bn else nullcontext()
         with run.fabric.autocast(), working_on(part, count), synced:
             loss, scalars = run.objective(run.wrapped, x, y, dice)
@@ -275,12 +292,3 @@ def _validate(run: _Run, metrics: Metrics) -> None:
     if has_collapsed(*seen):
         metrics["alarm"] = describe_collapse(*seen)
         standing.alarm_epoch = standing.epoch if standing.alarm_epoch < 0 else standing.alarm_epoch
-
-
-@contextmanager
-def _timed(standing: Standing) -> Iterator[None]:
-    before = time.monotonic()
-    yield
-    spent = time.monotonic() - before
-    standing.seconds += spent
-    standing.epoch_seconds += spent

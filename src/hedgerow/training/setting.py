@@ -41,6 +41,7 @@ class Setting:
     accelerator: str = "auto"
     channels_last: bool = False
     sync_bn: bool = False
+    compile: bool = False
     save_every: float = 300.0
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     listeners: tuple[Listener, ...] = ()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,15 @@ class Standing:
     images: int = 0
     epoch_seconds: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Count what is done inside as time of training."""
+        before = time.monotonic()
+        yield
+        spent = time.monotonic() - before
+        self.seconds += spent
+        self.epoch_seconds += spent
 
 
 @dataclass

@@ -30,5 +30,5 @@ def test_large_images_come_in_small_batches_and_count_alike() -> None:
         scores.append(quick_accuracy(model, images, labels, threat=threat, steps=12))
         assert max(model.seen) == largest
     assert scores[0] == scores[1]
-    expected = ((shade.flatten() - 0.5).abs() > 0.1).float().mean().item()
+    expected = int(((shade.flatten() - 0.5).abs() > 0.1).sum()) / 40
     assert scores[0] == {"clean": 1.0, "robust": expected}

@@ -36,7 +36,7 @@ from hedgerow.bench.measure import Begin, Clock
 from hedgerow.data import Split
 from hedgerow.models import build_model
 from hedgerow.objectives import OBJECTIVES
-from hedgerow.pruners import PRUNERS, Dense
+from hedgerow.pruners import PRUNERS, FixedMask
 from hedgerow.sparsity import Budget, attach_masks, prunable_weights, shared_weights, topk_mask
 from hedgerow.threat import ThreatModel
 from hedgerow.training import Plan, Setting, train
@@ -83,11 +83,8 @@ def ours(
     work: str, model: nn.Module, split: Split, batch: int, precision: str, clock: Clock | None = None
 ) -> list[float]:
     """Return seconds per step of the product's loop."""
-    clock = clock or Clock()
-    if work == "finetune":
-        attach_masks(model, masks_of(model))
-    pruner = PRUNERS["hydra"]() if work == "prune" else Dense()
-    budget = Budget(1 - Fraction(DENSITY)) if work == "prune" else None
+    clock, budget = clock or Clock(), Budget(1 - Fraction(DENSITY))
+    pruner = PRUNERS["hydra"]() if work == "prune" else FixedMask(masks_of(model))
     setting = Setting(precision=FABRIC[precision], channels_last=True, listeners=(clock,))
     plan = Plan(epochs=1, lr=LR, batch_size=batch, select="last", augment=("crop", "flip"))
     train(model, split, objective(work), plan=plan, pruner=pruner, budget=budget, setting=setting)

@@ -12,9 +12,12 @@ from typing import Any
 from pydantic import ValidationError
 
 from hedgerow.certify import CERTIFIERS, Certifier, Ledger, Shard, gather, identify
+from hedgerow.checks import passing
+from hedgerow.description import granularity_of
 from hedgerow.errors import CertificationError, RecipeError
 from hedgerow.evaluation import summarise_certificates
 from hedgerow.files import write_text
+from hedgerow.physical import CHECK, Physical, physical
 from hedgerow.pipeline import dataset_of, device_of, model_of
 from hedgerow.recipe import construct
 from hedgerow.recipe.parts import option_model
@@ -84,14 +87,18 @@ def certify_target(
     data, device = dataset_of(loaded), device_of(loaded)
     model = model_of(loaded, data)
     load_weights(model, weights)
-    model.to(device)
+    model.to(device).eval()
     test = data.test.take(order.examples or loaded.evaluation.examples, loaded.seed).resident().to(device)
     identity = identify(model, certifier, order.method, device)
+    asked = Physical(model)
+    if certifier.asks:
+        asked = physical(model, test.pixels(), granularity_of(loaded), times=certifier.asks)
+        identity["asked"] = type(asked.model).__name__
     folder = out or default_folder(target, certifier, order.method)
     shard, deadline = order.shard, time.monotonic() + 60 * (order.minutes or math.inf)
     with one_writer(folder / "evidence" / str(shard)):
         found = gather(
-            model,
+            asked.model,
             test.pixels(),
             certifier,
             positions=test.positions.tolist(),
@@ -107,6 +114,8 @@ def certify_target(
     record = summarise_certificates(
         certifier, found, labels, method=order.method, network=identity["network"], split="test", radii=order.radii
     )
+    if asked.remark:
+        record.checks[CHECK] = passing(asked.same, asked.remark, "both on real images")
     write_certification(record, folder)
     return Certified(folder, len(found), len(test), record)
 

@@ -12,7 +12,7 @@ from hedgerow.errors import MissingPackageError, ModelError
 from hedgerow.runtime import SparseModel, dense_macs, lowered
 from hedgerow.stochastic import is_stochastic
 
-CHECK = "what is attacked answers as the masked network"
+CHECK = "what is asked answers as the masked network"
 CONFIRMED = "the masked network confirms the verdicts"
 TOLERANCE = 1e-5
 """How far logits may be apart, as a share of the largest."""
@@ -35,19 +35,19 @@ class Physical:
     remark: str | None = None
 
 
-def physical(model: nn.Module, images: Tensor, granularity: str) -> Physical:
-    """Return what to attack in place of `model`, a masked network in `eval` mode.
+def physical(model: nn.Module, images: Tensor, granularity: str, *, times: int = 1) -> Physical:
+    """Return what to attack, or to ask, in place of `model`, a masked network in `eval` mode.
 
     Where whole channels were pruned and a tenth of the work is saved, it is `model` without them. Where two thirds
     of the multiplications are gone, the work is on a CPU and there is enough of it, it is `model` in the sparse
-    runtime. `images` is `[N, ...]` in [0,1], N at least 1: on the first 100 of them both must give the same
-    logits, to 1e-5 of the largest, and in the runtime the same gradients. Where they do not, where nothing can be
-    gained, and for a stochastic model, it is `model` itself.
+    runtime. `images` is `[N, ...]` in [0,1], N at least 1; each will be asked about `times` or more. On the first
+    100 both must give the same logits, to 1e-5 of the largest, and in the runtime the same gradients. Where they
+    do not, where nothing can be gained, and for a stochastic model, it is `model` itself.
     """
     if is_stochastic(model):
         return Physical(model)
     found = _shrunk(model, images[:100]) if granularity in _WHOLE_CHANNELS else None
-    return found or _sparse(model, images) or Physical(model)
+    return found or _sparse(model, images, times) or Physical(model)
 
 
 def _shrunk(model: nn.Module, sample: Tensor) -> Physical | None:
@@ -62,18 +62,18 @@ def _shrunk(model: nn.Module, sample: Tensor) -> Physical | None:
     same = apart <= TOLERANCE
     found = f"logits at most {apart:.0e} of the largest apart on {len(sample)} images"
     share = f"{after / before:.1%} of the FLOPs"
-    attacked = f"the shrunk one was attacked, {share}" if same else "the masked one was attacked"
+    attacked = f"the shrunk one was taken, {share}" if same else "the masked one was taken"
     return Physical(shrunk.model if same else model, same, f"{found}; {attacked}")
 
 
-def _sparse(model: nn.Module, images: Tensor) -> Physical | None:
+def _sparse(model: nn.Module, images: Tensor, times: int) -> Physical | None:
     if images.device.type != "cpu" or images.dim() != 4:
         return None
     sample = images[:100]
     try:
         network = lowered(model, sample[:1])
         dense = dense_macs(network)
-        if dense * len(images) < _HEAVY or network.macs > _SPARSE * dense:
+        if dense * len(images) * times < _HEAVY or network.macs > _SPARSE * dense:
             return None
         sparse = SparseModel(model, network, threads=torch.get_num_threads())
     except (ModelError, MissingPackageError):  # an operation that the runtime does not know, or no Numba
@@ -85,7 +85,7 @@ def _sparse(model: nn.Module, images: Tensor) -> Physical | None:
         f"{_GRADIENTS:.0e}, on {len(sample)} images"
     )
     share = f"{network.macs / dense:.1%} of the multiplications"
-    attacked = f"the sparse runtime was attacked, {share}" if same else "the masked one was attacked"
+    attacked = f"the sparse runtime answered, {share}" if same else "the masked one was taken"
     return Physical(sparse if same else model, same, f"{found}; {attacked}")
 
 

@@ -50,7 +50,7 @@ def test_a_channel_pruned_network_is_attacked_in_its_small_form(images: torch.Te
     assert sum(p.numel() for p in found.model.parameters()) < 0.7 * sum(p.numel() for p in model.parameters())
     assert torch.allclose(found.model(images), model(images), atol=1e-5)
     assert found.remark is not None
-    assert "the shrunk one was attacked" in found.remark
+    assert "the shrunk one was taken" in found.remark
 
 
 @pytest.mark.parametrize(("granularity", "sparsity"), [("weight", 0.5), ("channel", 0.0), ("kernel", 0.5)])
@@ -80,7 +80,7 @@ def test_a_small_form_that_differs_is_not_attacked_and_the_check_fails(
     assert found.model is model
     assert not found.same
     assert found.remark is not None
-    assert "the masked one was attacked" in found.remark
+    assert "the masked one was taken" in found.remark
     assert CHECK
 
 
@@ -107,7 +107,7 @@ def test_a_sparse_network_is_attacked_in_the_sparse_runtime(images: torch.Tensor
     assert found.same
     assert torch.allclose(found.model(images), model(images), atol=1e-5)
     assert found.remark is not None
-    assert "the sparse runtime was attacked" in found.remark
+    assert "the sparse runtime answered" in found.remark
     threat, labels = ThreatModel("linf", 0.1), torch.arange(5) % 4
     attacks = [pgd(m, images, labels, threat=threat, steps=5, seed=3) for m in (model, found.model)]
     assert (attacks[0] - attacks[1]).abs().amax((1, 2, 3)).median() == 0

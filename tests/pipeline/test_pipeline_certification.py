@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import run_cases
 
+from hedgerow import physical
 from hedgerow.certification import Order, certifier_of, certify_target, parse_radii
 from hedgerow.certify import Shard, Smoothing
 from hedgerow.cli import main
@@ -65,6 +66,25 @@ def test_the_record_is_of_the_runs_test_images_and_says_how(finished: Path, cert
     assert record.curve[0].correct <= record.plain["smoothed"].correct
     assert record.curve[0].correct > 0
     assert all(check.passed for check in record.checks.values())
+
+
+def test_a_sparse_network_votes_in_the_sparse_runtime(
+    finished: Path, certified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(physical, "_HEAVY", 0)
+    record = certify_target(finished, order(), out=tmp_path / "fast").record
+    assert record is not None
+    check = record.checks[physical.CHECK]
+    assert check.passed
+    assert "the sparse runtime answered" in check.number
+    plain = Certification.model_validate_json((certified / "certify.json").read_text())
+    assert physical.CHECK not in plain.checks
+    assert [c.prediction for c in record.certificates] == [c.prediction for c in plain.certificates]
+    assert [c.radius for c in record.certificates] == pytest.approx(
+        [c.radius for c in plain.certificates], abs=0.02
+    )
+    with pytest.raises(CheckpointError, match="another certification"):  # evidence of the two is not mixed
+        certify_target(finished, order(), out=certified)
 
 
 def test_stopped_and_sharded_it_ends_with_the_same_bytes(finished: Path, certified: Path, tmp_path: Path) -> None:

@@ -35,6 +35,10 @@ class Certifier(Protocol):
     """
 
     @property
+    def asks(self) -> int:
+        """How often an image is put to the network, by answers alone; 0 where its operations are looked at."""
+
+    @property
     def norm(self) -> Norm:
         """In which norm the radii are."""
 

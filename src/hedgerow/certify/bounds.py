@@ -36,6 +36,7 @@ class Bounds:
     seed: int = 0
     traces: Traces = field(default_factory=Traces, repr=False, compare=False)
 
+    asks = 0
     answer_name = "clean"
     answer_how = "the network's own answer, without proof"
 

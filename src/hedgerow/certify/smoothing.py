@@ -77,6 +77,11 @@ class Smoothing:
         check_draws("n", self.n, least, f": fewer cannot certify anything at alpha {self.alpha:g}")
 
     @property
+    def asks(self) -> int:
+        """Return the draws of an image."""
+        return self.n0 + self.n
+
+    @property
     def label(self) -> str:
         """Return sigma: what tells two folders apart."""
         return f"{self.sigma:g}"

@@ -3,8 +3,9 @@
     python benchmarks/keep_results.py runs/demo results/digits-demo
     python benchmarks/keep_results.py runs/compare-digits-methods results/digits-methods
 
-Copied: result.json, recipe.yaml and metrics.jsonl of every finished cell, the tables, and the log if given. With
---base also the project's own dense networks, so that a comparison copied back to runs/ goes on with further cells.
+Copied: result.json, recipe.yaml and metrics.jsonl of every finished cell, the tables, and the log if given. Cells
+of the same dense network that are kept already, and that this run does not have, stay; a comparison's tables are of
+all. With --base also the project's own dense networks, so that a comparison copied back to runs/ goes on with more.
 """
 
 from __future__ import annotations
@@ -22,9 +23,13 @@ RECORDS = ("recipe.yaml", "result.json", "metrics.jsonl")
 
 
 def keep(run: Path, target: Path, *, log: Path | None = None, base: bool = False) -> Path:
-    """Copy the text records of every finished cell of `run`, a run, a grid or a comparison; return `target`."""
-    shutil.rmtree(target, ignore_errors=True)
+    """Copy the text records of every finished cell of `run`, a run, a grid or a comparison; return `target`.
+
+    Raises `FileExistsError`, with nothing changed, when cells of other dense networks are kept there.
+    """
     seeds = sorted(run.glob("seed-*"))
+    for grid in seeds or [run]:
+        _refuse_others(grid, target / grid.name if seeds else target)
     for grid in seeds:
         _keep_grid(grid, target / grid.name, base=base)
     if seeds:
@@ -36,6 +41,17 @@ def keep(run: Path, target: Path, *, log: Path | None = None, base: bool = False
     if log is not None:
         shutil.copy(log, target / "log.txt")
     return target
+
+
+def _refuse_others(run: Path, target: Path) -> None:
+    here = {cell.name for cell in run_folders(run)}
+    others = {file.parent.name for file in target.glob("*/result.json")} - here
+    given, kept = ((folder / "dense" / "result.json") for folder in (run, target))
+    if others and not (given.exists() and kept.exists() and given.read_bytes() == kept.read_bytes()):
+        raise FileExistsError(
+            f"{target} keeps {', '.join(sorted(others))}, which {run} does not have, and another dense network: "
+            "keep this run elsewhere, or remove that folder first"
+        )
 
 
 def _keep_grid(run: Path, target: Path, *, base: bool) -> list[Path]:
@@ -50,7 +66,7 @@ def _keep_grid(run: Path, target: Path, *, base: bool) -> list[Path]:
         shutil.copy(run / "recipe.yaml", target / "recipe.yaml")
     network = run / "dense" / "checkpoints" / "pretrain.safetensors"
     if base and network.exists():
-        (target / "dense" / "checkpoints").mkdir()
+        (target / "dense" / "checkpoints").mkdir(exist_ok=True)
         for kept in network.parent.glob("pretrain*"):
             shutil.copy(kept, target / "dense" / "checkpoints" / kept.name)
     return cells

@@ -4,8 +4,8 @@
     python benchmarks/keep_results.py runs/compare-digits-methods results/digits-methods
 
 Copied: result.json, recipe.yaml and metrics.jsonl of every finished cell, the tables, and the log if given. Cells
-of the same dense network that are kept already, and that this run does not have, stay; a comparison's tables are of
-all. With --base also the project's own dense networks, so that a comparison copied back to runs/ goes on with more.
+of the same dense network that are kept already, and that this run does not have, stay; a comparison's tables have
+them all. With --base also the project's own dense networks, so that a comparison copied back to runs/ goes on.
 """
 
 from __future__ import annotations

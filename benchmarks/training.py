@@ -4,13 +4,15 @@
     python benchmarks/training.py --models resnet18 --batch 64            # a grid of its own in the same file
     python benchmarks/training.py --models resnet20 --batch 16 --images 8x8 --out /tmp/t.json
 
-Two steps: pruning by HYDRA at 99 % with TRADES-10, and fine-tuning under a mask with PGD-10, both with SGD. First
+Two steps: pruning by HYDRA with TRADES-10, and fine-tuning under a mask with PGD-10, both with SGD and 5 % of the
+weights (`--density`). First
 both sides' losses and gradients of one batch in float32 are compared; a benchmark of unequal work fails. Then each
 side runs `--steps` steps in a process of its own, after a step on a few images, in turns, `--rounds` times; the
 median counts. Memory is what such a process grew by at its peak after the network and the images were there.
-Last, every convolution of our PGD-10 step is timed alone: `share_of_convolutions` is their sum over the step.
-Ours is the product's training loop as `hedgerow run` calls it, in float32 and, where the machine multiplies bf16,
-in bf16; the textbook is `benchmarks/textbook.py`. Images are random: speed does not depend on what they show.
+Last, every convolution of our PGD-10 step on all weights is timed alone: `share_of_convolutions` is their sum over
+the step. Ours is the product's training loop as `hedgerow run` calls it, in float32 and, where the machine
+multiplies bf16, in bf16; each once with attacks on the masked network, `dense`, and once on its non-zeros. The
+textbook is `benchmarks/textbook.py`. Images are random: speed does not depend on what they show.
 A cell is one process; it is written when it is done, and the same command goes on with those that are missing.
 """
 
@@ -31,6 +33,7 @@ from cells import Cell, Cells, forget_peak, held
 from textbook import EPS, adversarial_training, masked_copy, scored_copy, trades
 from torch import Tensor, nn
 
+from hedgerow.attacks import SparseCrafting
 from hedgerow.bench.counting import Convolutions
 from hedgerow.bench.measure import Begin, Clock
 from hedgerow.data import Split
@@ -40,10 +43,16 @@ from hedgerow.pruners import PRUNERS, FixedMask
 from hedgerow.sparsity import Budget, attach_masks, prunable_weights, shared_weights, topk_mask
 from hedgerow.threat import ThreatModel
 from hedgerow.training import Plan, Setting, train
-from hedgerow.training.precision import FABRIC, native_bf16
+from hedgerow.training.precision import FABRIC, Precision, native_bf16
 
-DENSITY = "0.01"
-WORK = {"prune": "hydra 99 %, trades-10", "finetune": "mask 99 %, pgd-10"}
+DENSITY = "0.05"
+WORK = {"prune": "hydra, trades-10", "finetune": "mask, pgd-10"}
+SIDES: dict[str, tuple[Precision, SparseCrafting]] = {
+    "float32 dense": ("float32", "off"),
+    "float32": ("float32", "on"),
+    "bf16 dense": ("bf16", "off"),
+    "bf16": ("bf16", "on"),
+}
 LR = 0.01
 WARM = 8  # images of the step that comes before those that count
 ALONE = "convolutions alone"
@@ -67,34 +76,38 @@ def objective(work: str) -> Any:
     return OBJECTIVES[kind](ThreatModel("linf", "8/255"), steps=10, step_size="2/255")
 
 
-def counts(model: nn.Module) -> dict[str, int]:
+def counts(model: nn.Module, density: str) -> dict[str, int]:
     """Return how many weights every layer keeps."""
     dense = {name: weight.dense.detach() for name, weight in prunable_weights(model).items()}
-    return Budget(1 - Fraction(DENSITY)).keep(dense)
+    return Budget(1 - Fraction(density)).keep(dense)
 
 
-def masks_of(model: nn.Module) -> dict[str, Tensor]:
+def masks_of(model: nn.Module, density: str) -> dict[str, Tensor]:
     """Return masks that keep each layer's largest weights."""
-    keep = counts(model)
+    keep = counts(model, density)
     return {n: topk_mask(w.dense.detach().abs(), keep[n]) for n, w in prunable_weights(model).items()}
 
 
 def ours(
-    work: str, model: nn.Module, split: Split, batch: int, precision: str, clock: Clock | None = None
+    work: str, model: nn.Module, split: Split, batch: int, density: str, side: str, clock: Clock | None = None
 ) -> list[float]:
     """Return seconds per step of the product's loop."""
-    clock, budget = clock or Clock(), Budget(1 - Fraction(DENSITY))
-    pruner = PRUNERS["hydra"]() if work == "prune" else FixedMask(masks_of(model))
-    setting = Setting(precision=FABRIC[precision], channels_last=True, listeners=(clock,))
+    clock, budget, (precision, crafting) = clock or Clock(), Budget(1 - Fraction(density)), SIDES[side]
+    pruner = PRUNERS["hydra"]() if work == "prune" else FixedMask(masks_of(model, density))
+    setting = Setting(
+        precision=FABRIC[precision], channels_last=True, sparse_crafting=crafting, listeners=(clock,)
+    )
     plan = Plan(epochs=1, lr=LR, batch_size=batch, select="last", augment=("crop", "flip"))
     train(model, split, objective(work), plan=plan, pruner=pruner, budget=budget, setting=setting)
     return _steps(clock)
 
 
-def textbook(work: str, model: nn.Module, split: Split, batch: int) -> list[float]:
+def textbook(work: str, model: nn.Module, split: Split, batch: int, density: str) -> list[float]:
     """Return seconds per step of the textbook's loop."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    student = (scored_copy if work == "prune" else masked_copy)(model, list(counts(model).values())).to(device)
+    student = (scored_copy if work == "prune" else masked_copy)(model, list(counts(model, density).values())).to(
+        device
+    )
     learnt = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(learnt, lr=LR, momentum=0.9, weight_decay=5e-4)
     clock = Clock()
@@ -120,23 +133,23 @@ def _textbook_loss(work: str, model: nn.Module, x: Tensor, y: Tensor, dice: torc
     return adversarial_training(model, x, y, torch.empty_like(x).uniform_(-1, 1, generator=dice))
 
 
-def equality(work: str, name: str, size: tuple[int, int], batch: int) -> dict[str, float]:
+def equality(work: str, name: str, size: tuple[int, int], batch: int, density: str) -> dict[str, float]:
     """Return how far both sides' losses and gradients of one batch are apart; raise if it is not the same work."""
     split = images(batch, size)
     x, y = split.images.float().div(255), split.labels
     reference = (scored_copy if work == "prune" else masked_copy)(
-        network(name, size), list(counts(network(name, size)).values())
+        network(name, size), list(counts(network(name, size), density).values())
     )
     expected = _textbook_loss(work, reference, x, y, torch.Generator().manual_seed(1))
     expected.backward()
     model = network(name, size)
     if work == "prune":
         pruner = PRUNERS["hydra"]()
-        pruner.attach(model, Budget(1 - Fraction(DENSITY)))
+        pruner.attach(model, Budget(1 - Fraction(density)))
         got = [scored.scores for scored in pruner.scored.values()]
         want = [p for n, p in reference.named_parameters() if n.endswith("scores")]
     else:
-        attach_masks(model, masks_of(model))
+        attach_masks(model, masks_of(model, density))
         got = [weight.dense for weight in prunable_weights(model).values()]
         want = [p for n, p in reference.named_parameters() if p.dim() > 1]
     model.train()
@@ -157,19 +170,20 @@ def equality(work: str, name: str, size: tuple[int, int], batch: int) -> dict[st
 def one(arguments: argparse.Namespace) -> None:
     """Run one side of one kind of work in this process; print its times and its memory as JSON."""
     torch.set_num_threads(arguments.threads)
-    size, batch = _size(arguments.images), arguments.batch
+    size, batch, density = _size(arguments.images), arguments.batch, arguments.density
     name, work, side = arguments.one
     model, split = network(name, size), images(batch * arguments.steps, size)
     if side == ALONE:
         with Convolutions() as convolutions:
-            ours(work, model, split.select(torch.arange(batch)), batch, "float32", Begin(convolutions.clear))
+            some = split.select(torch.arange(batch))
+            ours(work, model, some, batch, density, "float32 dense", Begin(convolutions.clear))
         print(json.dumps({"seconds": [convolutions.alone()], "calls": sum(convolutions.seen.values())}))
         return
     before = held("VmRSS")
-    run = textbook if side == "textbook" else partial(ours, precision=side)
-    run(work, network(name, size), images(WARM, size), WARM)
+    run = textbook if side == "textbook" else partial(ours, side=side)
+    run(work, network(name, size), images(WARM, size), WARM, density)
     forget_peak()
-    seconds = run(work, model, split, batch)
+    seconds = run(work, model, split, batch, density)
     grown = torch.cuda.max_memory_allocated() if torch.cuda.is_available() else held("VmHWM") - before
     print(json.dumps({"seconds": seconds, "peak_bytes": grown}))
 
@@ -177,7 +191,7 @@ def one(arguments: argparse.Namespace) -> None:
 def in_a_process(arguments: argparse.Namespace, name: str, work: str, side: str) -> Cell:
     """Return what `one` measures in a process of its own."""
     call = [sys.executable, __file__, "--one", name, work, side]
-    for option in ("batch", "steps", "threads", "images"):
+    for option in ("batch", "steps", "threads", "images", "density"):
         call += [f"--{option}", str(getattr(arguments, option))]
     out = subprocess.run(call, check=True, stdout=subprocess.PIPE, text=True).stdout
     return json.loads(out.splitlines()[-1])  # type: ignore[no-any-return]
@@ -185,10 +199,11 @@ def in_a_process(arguments: argparse.Namespace, name: str, work: str, side: str)
 
 def measured(arguments: argparse.Namespace, cells: Cells, name: str, work: str, sides: list[str]) -> Cell:
     """Run all sides in turns and return their medians and what the textbook takes as a multiple of ours."""
-    keys = ("batch", "images", "threads", "steps")
+    keys = ("density", "batch", "images", "threads", "steps")
     settings = ", ".join([name, work, *(f"{key} {getattr(arguments, key)}" for key in keys)])
+    few = min(arguments.batch, 16)
     same = cells.get(
-        f"{settings}, equality", partial(equality, work, name, _size(arguments.images), min(arguments.batch, 16))
+        f"{settings}, equality", partial(equality, work, name, _size(arguments.images), few, arguments.density)
     )
     runs: dict[str, list[Cell]] = {side: [] for side in sides}
     for number in range(arguments.rounds):
@@ -206,7 +221,7 @@ def measured(arguments: argparse.Namespace, cells: Cells, name: str, work: str, 
     }
     if work == "finetune":
         alone = cells.get(f"{settings}, {ALONE}", partial(in_a_process, arguments, name, work, ALONE))
-        summary["share_of_convolutions"] = alone["seconds"][0] / seconds["float32"]
+        summary["share_of_convolutions"] = alone["seconds"][0] / seconds["float32 dense"]
     cells.write(summary={**cells.record.get("summary", {}), settings: summary})
     return summary
 
@@ -222,6 +237,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=["resnet18", "vgg16-bn", "wrn-28-4"])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--images", default="32x32")
+    parser.add_argument("--density", default=DENSITY, help="share of the weights that are kept")
     parser.add_argument("--steps", type=int, default=1, help="steps that count in a process")
     parser.add_argument("--rounds", type=int, default=2, help="processes of each side")
     parser.add_argument("--threads", type=int, default=2)
@@ -233,7 +249,8 @@ def main() -> None:
         return
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    sides = ["textbook", "float32", *(["bf16"] if native_bf16(device) else [])]
+    native = native_bf16(device)
+    sides = ["textbook", *(side for side, (precision, _) in SIDES.items() if native or precision == "float32")]
     work = "; ".join(f"{kind}: {what}" for kind, what in WORK.items())
     cells = Cells(arguments.out, f"One optimiser step at eps {EPS:.5f}. {work}", timed=True)
     for name in arguments.models:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hedgerow.attacks import standin
 from hedgerow.data import Split
 from hedgerow.pruners import PRUNERS, FixedMask, Hydra, Pruner
 from hedgerow.runtime import SparseModel
+from hedgerow.training import Setting
 
 SPARSITY = 0.85
 
@@ -79,3 +81,13 @@ def test_a_method_that_trains_all_weights_is_crafted_on_all(split: Split, made: 
 def test_a_budget_that_keeps_much_is_left_alone(split: Split, made: list[SparseModel]) -> None:
     run_phase(split, "prune", None, pruner=METHODS["hydra"], sparsity=0.7)
     assert not made
+
+
+@pytest.mark.parametrize(("choice", "times"), [("off", 0), ("on", EPOCHS * (STEPS + 1))])
+def test_the_choice_is_the_users(
+    split: Split, made: list[SparseModel], monkeypatch: pytest.MonkeyPatch, choice: str, times: int
+) -> None:
+    monkeypatch.setattr(standin, "ENOUGH", 0 if choice == "off" else 1e15)
+    monkeypatch.setattr(phase_cases, "Setting", functools.partial(Setting, sparse_crafting=choice))
+    trained(split, "fixed")
+    assert len(made) == times

@@ -11,13 +11,14 @@ from hedgerow.attacks.fgsm import fgsm
 from hedgerow.attacks.folding import folding
 from hedgerow.attacks.ifgsm import ifgsm
 from hedgerow.attacks.pgd import pgd
-from hedgerow.attacks.standin import sparse_crafting
+from hedgerow.attacks.standin import SparseCrafting, sparse_crafting
 from hedgerow.attacks.template import ascend
 
 __all__ = [
     "ATTACKS",
     "Attack",
     "Scene",
+    "SparseCrafting",
     "apgd",
     "apgd_targeted",
     "ascend",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,6 +22,9 @@ WORTHWHILE = 0.2
 """Of the multiplications: with a larger share left the runtime is not clearly faster than dense kernels."""
 ENOUGH = 2e11
 """Multiplications of dense forward passes to come: below, tracing and compiling cost more than they save."""
+
+SparseCrafting = Literal["auto", "on", "off"]
+"""Crafting on the non-zeros: where there is enough to do, wherever it can be, or never."""
 
 _known: WeakKeyDictionary[nn.Module, _StandIn] = WeakKeyDictionary()
 

@@ -196,6 +196,8 @@ def timed(
         accelerator=device.type,
         channels_last=recipe.channels_last,
         compile=recipe.compile,
+        # A few steps stand for a whole phase, which would be long enough.
+        sparse_crafting="on" if recipe.sparse_crafting == "auto" else recipe.sparse_crafting,
         listeners=(clock, *listeners),
     )
     plan = replace(Plan(**fields, augment=tuple(recipe.data.augment)), batch_size=batch)

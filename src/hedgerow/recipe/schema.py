@@ -16,6 +16,7 @@ from pydantic import (
     field_validator,
 )
 
+from hedgerow.attacks import SparseCrafting
 from hedgerow.bounds import Method
 from hedgerow.sparsity import Budget
 from hedgerow.threat import Norm, ThreatModel, parse_fraction
@@ -201,6 +202,8 @@ class Recipe(_Section):
     `log` names where the numbers of every epoch go beside `metrics.jsonl`.
     `sync_bn`: several processes (`--devices`) normalise over the batch of all of them, as one alone would.
     `compile`: the steps of training run a network compiled by PyTorch; `hedgerow tune` measures whether it pays.
+    `sparse_crafting`: attacks in training are made on the non-zeros where few are left and the phase is long; `on`
+    does so in short phases too, `off` never.
     """
 
     name: str
@@ -210,6 +213,7 @@ class Recipe(_Section):
     channels_last: bool = False
     sync_bn: bool = False
     compile: bool = False
+    sparse_crafting: SparseCrafting = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log: list[LogName] = []
     data: DataSection = Field(default_factory=DataSection)

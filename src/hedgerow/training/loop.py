@@ -90,7 +90,7 @@ def train(
         return Outcome(pruner.finish(), 0)
     run = _prepare(model, split, objective, pruner, plan, setting)
     split = split.to(run.fabric.device)
-    cheaper = cheaper_crafting(model, split, objective, budget or Budget(0), plan, compiled=setting.compile)
+    cheaper = cheaper_crafting(model, split, objective, budget or Budget(0), plan, setting=setting)
     with torch.random.fork_rng(), cheaper:
         run.standing = load_state(run.files, run) or run.standing
         for listener in setting.listeners:

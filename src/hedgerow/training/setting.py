@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from hedgerow.attacks import SparseCrafting
 from hedgerow.pruners import Progress
 from hedgerow.sparsity import Masks
 from hedgerow.training.plan import Plan
@@ -42,6 +43,7 @@ class Setting:
     channels_last: bool = False
     sync_bn: bool = False
     compile: bool = False
+    sparse_crafting: SparseCrafting = "auto"
     save_every: float = 300.0
     validate: Callable[[nn.Module], dict[str, float]] | None = None
     listeners: tuple[Listener, ...] = ()

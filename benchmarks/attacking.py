@@ -6,26 +6,27 @@
 Random weights, a random uniform mask in every layer (as in inference.py), one thread. Timed in turns, in one
 process: the logits of a batch, the logits with the gradient of the pixels, and PGD-10; PyTorch has its weights
 frozen and lies channels last, as our attacks have it. `ratio` is PyTorch's median over the runtime's. Before that
-the logits and the gradients of both are compared.
+the logits and the gradients of both are compared. A network is written when it is measured, and the same command
+goes on with those that are missing.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from cells import Cells
 from inference import masked
 from torch import Tensor, nn
 
 from hedgerow.attacks import pgd
-from hedgerow.doctor import this_machine
 from hedgerow.runtime import SparseModel, lowered
 from hedgerow.threat import ThreatModel
 
@@ -83,32 +84,35 @@ def timed(dense: nn.Module, sparse: nn.Module, images: Tensor, labels: Tensor, r
     return cells
 
 
+def measured(name: str, sparsity: float, batch: int, rounds: int) -> dict[str, Any]:
+    """Return how far both are apart on one network, and the times of each."""
+    images = torch.rand(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    model = masked(name, sparsity).requires_grad_(False)
+    sparse = SparseModel(model, lowered(model, images[:1]))
+    labels = logits(model, images, images[:, 0]).argmax(1)
+    apart = compared(model, sparse, images, labels)
+    dense = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return {"apart": apart, "work": timed(dense, sparse, images, labels, rounds)}
+
+
 def main() -> None:
-    """Measure everything asked for, say each ratio, and write the record after each network."""
+    """Measure everything asked for, and say each ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["resnet20", "resnet18", "vgg16-bn"])
     parser.add_argument("--sparsities", nargs="+", type=float, default=[0.9, 0.95, 0.99])
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/attacking.json"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    dice = torch.Generator().manual_seed(0)
-    images = torch.rand(arguments.batch, 3, 32, 32, generator=dice)
-    record: dict[str, Any] = {"machine": this_machine(), "batch": arguments.batch, "networks": {}}
+    about = "An attack on a masked network in PyTorch and in the sparse runtime; one thread, 32x32 pixels"
+    cells = Cells(arguments.out, about, timed=True)
     for name in arguments.models:
         for sparsity in arguments.sparsities:
-            model = masked(name, sparsity).requires_grad_(False)
-            sparse = SparseModel(model, lowered(model, images[:1]))
-            labels = logits(model, images, images[:, 0]).argmax(1)
-            apart = compared(model, sparse, images, labels)
-            dense = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            cells = timed(dense, sparse, images, labels, arguments.rounds)
-            record["networks"][f"{name}, {sparsity:.0%} uniform"] = {"apart": apart, **cells}
-            told = ", ".join(f"{work} {cell['ratio']:.1f}x" for work, cell in cells.items())
-            print(f"{name} {sparsity:.0%}: {told}; apart: {apart}", flush=True)
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            key = f"{name}, {sparsity:.0%} uniform, batch {arguments.batch}, rounds {arguments.rounds}"
+            found = cells.get(key, partial(measured, name, sparsity, arguments.batch, arguments.rounds))
+            told = ", ".join(f"{work} {cell['ratio']:.1f}x" for work, cell in found["work"].items())
+            print(f"{name} {sparsity:.0%}: {told}; apart: {found['apart']}", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hedgerow.models import build_model
-from hedgerow.runtime import Conv, Network, Program, Taps, detect, lower
+from hedgerow.runtime import Conv, Network, Program, Taps, detect, lower_model
 from hedgerow.sparsity import prunable_weights
 from hedgerow.tracing import trace
 
@@ -73,8 +73,7 @@ def pruned(model, density, *, dead=None, seed=5):
 
 def lowered(model, graph):
     """Return the network of a model that has been traced already."""
-    names = {name for node in graph.nodes for name in node.weights.values()} - set(graph.constants)
-    return lower(graph, {name: graph.value(model, name) for name in names})
+    return lower_model(graph, model)
 
 
 def error(found, expected):

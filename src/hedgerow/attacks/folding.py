@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hedgerow.attacks.known import known
 from hedgerow.tracing import undisturbed
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -31,16 +32,10 @@ def folding(model: nn.Module, images: Tensor) -> Iterator[int]:
     as it does for that image. Not for evaluation: rounding differs, and attacks there are to be repeatable with
     the layers as they are.
     """
-    before = _learnt.get(model)
     kinds = [p.dtype for p in model.parameters() if p.is_floating_point()]
     pairs = _pairs(model, images[:1].to(kinds[0] if kinds else images.dtype))
-    _learnt[model] = [(ref(convolution), ref(norm)) for convolution, norm in pairs]
-    try:
+    with known(_learnt, model, [(ref(convolution), ref(norm)) for convolution, norm in pairs]):
         yield len(pairs)
-    finally:
-        _learnt.pop(model)
-        if before is not None:
-            _learnt[model] = before
 
 
 @contextmanager

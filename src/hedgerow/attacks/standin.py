@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 from weakref import WeakKeyDictionary
@@ -12,8 +11,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from hedgerow.attacks.known import known
 from hedgerow.errors import ModelError
-from hedgerow.runtime import Network, SparseModel, dense_macs, lower, pullback
+from hedgerow.runtime import SparseModel, dense_macs, lower_model, pullback
 from hedgerow.sparsity import sparse_view
 from hedgerow.stochastic import is_stochastic
 from hedgerow.tracing import Graph, trace
@@ -26,30 +26,19 @@ ENOUGH = 2e11
 SparseCrafting = Literal["auto", "on", "off"]
 """Crafting on the non-zeros: where there is enough to do, wherever it can be, or never."""
 
-_known: WeakKeyDictionary[nn.Module, _StandIn] = WeakKeyDictionary()
+_known: WeakKeyDictionary[nn.Module, Graph] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class _StandIn:
-    """A model's operations, which stay, beside its weights, which every step changes."""
-
-    graph: Graph
-    names: frozenset[str]
-
-    def network(self, model: nn.Module) -> Network:
-        """Return the steps of `model` with the weights that it has now."""
-        return lower(self.graph, {name: self.graph.value(model, name) for name in self.names})
-
-    def now(self, model: nn.Module) -> nn.Module | None:
-        """Return `model` with the weights that it has now in the sparse runtime; None if too many are there."""
-        weights = [self.graph.value(model, name) for name in self.names]
-        heavy = [weight for weight in weights if weight.dim() > 1]
-        if sum(int(w.count_nonzero()) for w in heavy) > WORTHWHILE * sum(w.numel() for w in heavy):
-            return None
-        network = self.network(model)
-        if network.macs > WORTHWHILE * dense_macs(network):
-            return None
-        return SparseModel(model, network, threads=torch.get_num_threads())
+def _now(graph: Graph, model: nn.Module) -> nn.Module | None:
+    """Return `model` with the weights that it has now in the sparse runtime; None if too many are there."""
+    weights = [graph.value(model, name) for name in graph.held()]
+    heavy = [weight for weight in weights if weight.dim() > 1]
+    if sum(int(w.count_nonzero()) for w in heavy) > WORTHWHILE * sum(w.numel() for w in heavy):
+        return None
+    network = lower_model(graph, model)
+    if network.macs > WORTHWHILE * dense_macs(network):
+        return None
+    return SparseModel(model, network, threads=torch.get_num_threads())
 
 
 @contextmanager
@@ -66,40 +55,27 @@ def sparse_crafting(model: nn.Module, images: Tensor, *, to_come: int) -> Iterat
     if found is None:
         yield False
         return
-    before = _known.get(model)
-    _known[model] = found
-    try:
+    with known(_known, model, found):
         yield True
-    finally:
-        _known.pop(model)
-        if before is not None:
-            _known[model] = before
 
 
-def _traced(model: nn.Module, one: Tensor, to_come: int) -> _StandIn | None:
+def _traced(model: nn.Module, one: Tensor, to_come: int) -> Graph | None:
     plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (one, *model.parameters()))
     if not plain or one.dim() != 4 or is_stochastic(model):
         return None
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
         with torch.no_grad(), sparse_view(model):
             graph = trace(model, one)
-            names = {name for node in graph.nodes for name in node.weights.values()} - set(graph.constants)
-            found = _StandIn(graph, frozenset(names))
-            network = found.network(model)
+            network = lower_model(graph, model)
             if dense_macs(network) * to_come < ENOUGH or find_spec("numba") is None:
                 return None
             pullback(network)
     except ModelError:  # an operation without a kernel, or without a derivative
         return None
-    finally:
-        for module, training in modes:
-            module.training = training
-    return found
+    return graph
 
 
 def standing_in(model: nn.Module) -> nn.Module | None:
     """Return what answers attacks on `model`, which is in eval mode with frozen weights; None if nothing does."""
     found = _known.get(model)
-    return None if found is None else found.now(model)
+    return None if found is None else _now(found, model)

@@ -15,7 +15,7 @@ from hedgerow.runtime.network import Network, dense_macs
 from hedgerow.runtime.program import Program
 from hedgerow.runtime.pullback import pullback
 from hedgerow.runtime.steps import Affine, Conv, Pool, Taps
-from hedgerow.tracing import trace
+from hedgerow.tracing import Graph, trace
 
 __all__ = [
     "Affine",
@@ -32,6 +32,7 @@ __all__ = [
     "detect",
     "load",
     "lower",
+    "lower_model",
     "lowered",
     "pullback",
 ]
@@ -51,9 +52,12 @@ def compile(model: nn.Module, example: Tensor, *, threads: int = 1, deterministi
 
 def lowered(model: nn.Module, example: Tensor) -> Network:
     """Return the steps of `model`, masked or baked, with a copy of its weights; the rest as in `compile`."""
-    graph = trace(model, example)
-    names = {name for node in graph.nodes for name in node.weights.values()} - set(graph.constants)
-    return lower(graph, {name: graph.value(model, name) for name in names})
+    return lower_model(trace(model, example), model)
+
+
+def lower_model(graph: Graph, model: nn.Module) -> Network:
+    """Return the steps of `model`, of which `graph` was traced, with the weights that it has now; see `lower`."""
+    return lower(graph, {name: graph.value(model, name) for name in graph.held()})
 
 
 def load(path: Path | str, *, threads: int = 1, deterministic: bool = False) -> Program:

@@ -106,6 +106,10 @@ class Graph:
                 found.setdefault(name, []).append(node.name)
         return {name: tuple(nodes) for name, nodes in found.items() if len(nodes) > 1}
 
+    def held(self) -> frozenset[str]:
+        """Return the names of the parameters and buffers that the operations use; constants are not among them."""
+        return frozenset(name for node in self.nodes for name in node.weights.values()) - set(self.constants)
+
     def value(self, model: nn.Module, name: str) -> Tensor:
         """Return the parameter, buffer or constant `name` as `model` uses it now: masked, and with its graph.
 

@@ -8,10 +8,12 @@ Two steps: pruning by HYDRA with TRADES-10, and fine-tuning under a mask with PG
 weights (`--density`). First
 both sides' losses and gradients of one batch in float64 are compared; a benchmark of unequal work fails. Then each
 side runs `--steps` steps in a process of its own, after a step on a few images, in turns, `--rounds` times; the
-median counts. Memory is what such a process grew by at its peak after the network and the images were there.
+median counts. Memory is what such a process grew by at its peak after all code was loaded, by a step of a small
+network, and the network and the images were there.
 Last, every convolution of our PGD-10 step on all weights is timed alone: `share_of_convolutions` is their sum over
 the step. Ours is the product's training loop as `hedgerow run` calls it, in float32 and, where the machine
-multiplies bf16, in bf16; each once with attacks on the masked network, `dense`, and once on its non-zeros. The
+multiplies bf16, in bf16; each with attacks on the masked network, `dense`, with attacks on its non-zeros, and
+so with the parts of the training pass computed again (`recompute: true`). The
 textbook is `benchmarks/textbook.py`. Images are random: speed does not depend on what they show.
 A cell is one process; it is written when it is done, and the same command goes on with those that are missing.
 """
@@ -47,13 +49,13 @@ from hedgerow.training.precision import FABRIC, Precision, native_bf16
 
 DENSITY = "0.05"
 WORK = {"prune": "hydra, trades-10", "finetune": "mask, pgd-10"}
-SIDES: dict[str, tuple[Precision, SparseCrafting]] = {
-    "float32 dense": ("float32", "off"),
-    "float32": ("float32", "on"),
-    "bf16 dense": ("bf16", "off"),
-    "bf16": ("bf16", "on"),
+SIDES: dict[str, tuple[Precision, SparseCrafting, bool]] = {
+    f"{precision}{words}": (precision, crafting, recompute)
+    for precision in ("float32", "bf16")
+    for words, crafting, recompute in ((" dense", "off", False), ("", "on", False), (" recompute", "on", True))
 }
 LR = 0.01
+SMALL = "resnet20"
 WARM = 8  # images of the step that comes before those that count
 ALONE = "convolutions alone"
 
@@ -92,10 +94,14 @@ def ours(
     work: str, model: nn.Module, split: Split, batch: int, density: str, side: str, clock: Clock | None = None
 ) -> list[float]:
     """Return seconds per step of the product's loop."""
-    clock, budget, (precision, crafting) = clock or Clock(), Budget(1 - Fraction(density)), SIDES[side]
+    clock, budget, (precision, crafting, recompute) = clock or Clock(), Budget(1 - Fraction(density)), SIDES[side]
     pruner = PRUNERS["hydra"]() if work == "prune" else FixedMask(masks_of(model, density))
     setting = Setting(
-        precision=FABRIC[precision], channels_last=True, sparse_crafting=crafting, listeners=(clock,)
+        precision=FABRIC[precision],
+        channels_last=True,
+        sparse_crafting=crafting,
+        recompute=recompute,
+        listeners=(clock,),
     )
     plan = Plan(epochs=1, lr=LR, batch_size=batch, select="last", augment=("crop", "flip"))
     train(model, split, objective(work), plan=plan, pruner=pruner, budget=budget, setting=setting)
@@ -181,8 +187,9 @@ def one(arguments: argparse.Namespace) -> None:
             ours(work, model, some, batch, density, "float32 dense", Begin(convolutions.clear))
         print(json.dumps({"seconds": [convolutions.alone()], "calls": sum(convolutions.seen.values())}))
         return
-    before = held("VmRSS")
     run = textbook if side == "textbook" else partial(ours, side=side)
+    run(work, network(SMALL, size), images(2, size), 2, density)  # loads and compiles what a step takes of code
+    before = held("VmRSS")
     run(work, network(name, size), images(WARM, size), WARM, density)
     forget_peak()
     seconds = run(work, model, split, batch, density)
@@ -252,7 +259,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     native = native_bf16(device)
-    sides = ["textbook", *(side for side, (precision, _) in SIDES.items() if native or precision == "float32")]
+    sides = ["textbook", *(side for side, (precision, *_) in SIDES.items() if native or precision == "float32")]
     work = "; ".join(f"{kind}: {what}" for kind, what in WORK.items())
     cells = Cells(arguments.out, f"One optimiser step at eps {EPS:.5f}. {work}", timed=True)
     for name in arguments.models:

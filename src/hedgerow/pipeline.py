@@ -165,6 +165,7 @@ def run_phase(
         channels_last=recipe.channels_last,
         sync_bn=recipe.sync_bn,
         compile=recipe.compile,
+        recompute=recipe.recompute,
         sparse_crafting=recipe.sparse_crafting,
         validate=lambda m: quick_accuracy(m, pixels, validation.labels, threat=bench.threat, seed=recipe.seed),
         listeners=(MetricsFile(folder.metrics), bench.display, *bench.logs),

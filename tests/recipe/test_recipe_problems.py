@@ -283,6 +283,16 @@ def test_missing_file(tmp_path: Path) -> None:
         load_recipe(tmp_path)
 
 
+def test_what_is_computed_again_is_neither_compiled_nor_of_perturbed_weights(problems: Problems) -> None:
+    (problem,) = problems({"recompute": True, "compile": True})
+    assert problem.startswith("recompute = true: a compiled network decides by itself")
+    awp = {"name": "pgd-at", "awp": 0.005}
+    (problem,) = problems({"recompute": True, "objective": awp})
+    assert problem.startswith("recompute = true: with objective.awp the weights")
+    (problem,) = problems({"recompute": True, "phases": {"finetune": {"objective": awp}}})
+    assert problem.startswith("recompute = true: with phases.finetune.objective.awp the weights")
+
+
 def test_layers_in_which_processes_wait_for_each_other_are_not_compiled(problems: Problems) -> None:
     (problem,) = problems({"compile": True, "sync_bn": True})
     assert problem.startswith("compile = true: sync_bn: true makes processes wait")

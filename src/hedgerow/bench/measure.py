@@ -196,6 +196,7 @@ def timed(
         accelerator=device.type,
         channels_last=recipe.channels_last,
         compile=recipe.compile,
+        recompute=recipe.recompute,
         # A few steps stand for a whole phase, which would be long enough.
         sparse_crafting="on" if recipe.sparse_crafting == "auto" else recipe.sparse_crafting,
         listeners=(clock, *listeners),

@@ -56,7 +56,7 @@ def part_problems(raw: Mapping[str, Any]) -> list[str]:
             "compile = true: sync_bn: true makes processes wait for each other inside a layer, and that is not "
             "compiled; leave one of the two out"
         )
-    return problems + _average_problems(raw) + _combination_problems(raw)
+    return problems + _recompute_problems(raw) + _average_problems(raw) + _combination_problems(raw)
 
 
 def _attack_problems(raw: Mapping[str, Any], threat: ThreatModel) -> list[str]:
@@ -120,6 +120,24 @@ def _combination_problems(raw: Mapping[str, Any]) -> list[str]:
         return []
     reason = refusal(type(pruner), pruner.granularity, section.distribution, section.sparsity)
     return [f"pruning: {reason}"] if reason else []
+
+
+def _recompute_problems(raw: Mapping[str, Any]) -> list[str]:
+    if raw.get("recompute") is not True:
+        return []
+    problems = []
+    if raw.get("compile") is True:
+        problems.append(
+            "recompute = true: a compiled network decides by itself what it keeps for the backward pass; leave "
+            "out recompute or compile"
+        )
+    for path in ("objective", *(f"phases.{phase}.objective" for phase in PhasesSection.model_fields)):
+        if _dig(raw, f"{path}.awp"):
+            problems.append(
+                f"recompute = true: with {path}.awp the weights of the forward pass are no longer there when it "
+                "is computed again; leave out recompute or awp"
+            )
+    return problems
 
 
 def _average_problems(raw: Mapping[str, Any]) -> list[str]:

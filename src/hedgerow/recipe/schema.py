@@ -202,6 +202,7 @@ class Recipe(_Section):
     `log` names where the numbers of every epoch go beside `metrics.jsonl`.
     `sync_bn`: several processes (`--devices`) normalise over the batch of all of them, as one alone would.
     `compile`: the steps of training run a network compiled by PyTorch; `hedgerow tune` measures whether it pays.
+    `recompute`: the training pass keeps less for its backward pass and computes it again: slower, in less memory.
     `sparse_crafting`: attacks in training are made on the non-zeros where few are left and the phase is long; `on`
     does so in short phases too, `off` never.
     """
@@ -213,6 +214,7 @@ class Recipe(_Section):
     channels_last: bool = False
     sync_bn: bool = False
     compile: bool = False
+    recompute: bool = False
     sparse_crafting: SparseCrafting = "auto"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     log: list[LogName] = []

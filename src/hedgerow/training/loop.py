@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,7 @@ from hedgerow.training.average import Average
 from hedgerow.training.cheaper import cheaper_crafting
 from hedgerow.training.compiling import Call, compiled_call, computed_by
 from hedgerow.training.plan import Plan, all_finite, build_optimizer, learning_rate, set_learning_rate
+from hedgerow.training.recompute import Stage, recomputing, stages_for
 from hedgerow.training.setting import Metrics, Outcome, Setting
 from hedgerow.training.sharing import agree, check_shares, fabric_for
 from hedgerow.training.state import (
@@ -53,6 +54,7 @@ class _Run(Parts):
     steps: int = field(kw_only=True)
     team: Team = field(kw_only=True)
     call: Call | None = field(kw_only=True)
+    stages: list[Stage] = field(kw_only=True)
     standing: Standing = field(default_factory=Standing)
     sums: dict[str, Tensor] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
@@ -74,8 +76,9 @@ def train(
     count for the learning rate and for the pruner. With a folder in `setting` the phase is checkpointed at every
     epoch end and every `save_every` seconds, and goes on from there, bit for bit, when called again. Raises
     `NumericsError` when the loss is no longer a number (the last good checkpoint stays), `CheckpointError` for a
-    broken or foreign checkpoint, `ModelError` for an average of weights (`plan.ema`) whose masks move, and with
-    `setting.compile` for a network that cannot be compiled; `MissingPackageError` where none can.
+    broken or foreign checkpoint, `ModelError` for an average of weights (`plan.ema`) whose masks move, for a
+    network that does not `setting.compile` and weights perturbed under `setting.recompute`; `MissingPackageError`
+    where nothing compiles.
     """
     setting = setting or Setting()
     pruner = pruner or Dense()
@@ -133,6 +136,7 @@ def _prepare(
         steps=steps_per_epoch(len(split), plan.batch_size) * replays_of(objective),
         team=members,
         call=compiled_call(model, fabric.device) if setting.compile else None,
+        stages=stages_for(model, split, objective, fabric.device) if setting.recompute else [],
     )
 
 
@@ -212,9 +216,12 @@ def _step(
     part = run.team.part(count)
     run.optimizer.zero_grad(set_to_none=True)
     call = run.call if count == run.plan.batch_size else None  # a smaller last one is not worth a program
-    with computed_by(run.model, call), shared_weights(run.model):  # every effective weight is computed here, once
-        synced = synced_norms(run.model, run.team) if run.setting.sync_bn else nullcontext()
-        with run.fabric.autocast(), working_on(part, count), synced:
+    synced = synced_norms(run.model, run.team) if run.setting.sync_bn else nullcontext()
+    how = computed_by(run.model, call), recomputing(run.model, run.stages), synced, working_on(part, count)
+    with ExitStack() as stack:
+        for context in (*how, shared_weights(run.model)):  # every effective weight is computed here, once
+            stack.enter_context(context)
+        with run.fabric.autocast():
             loss, scalars = run.objective(run.wrapped, x, y, dice)
         penalty = run.pruner.penalty()  # hook 3
         shared = loss * (len(x) * run.team.world / count)

@@ -43,6 +43,7 @@ class Setting:
     channels_last: bool = False
     sync_bn: bool = False
     compile: bool = False
+    recompute: bool = False
     sparse_crafting: SparseCrafting = "auto"
     save_every: float = 300.0
     validate: Callable[[nn.Module], dict[str, float]] | None = None

@@ -53,7 +53,7 @@ class Stage:
 
 
 def stages_for(model: nn.Module, split: AnySplit, objective: Objective, device: torch.device) -> list[Stage]:
-    """Return `stages_of` the model for training on `split`; freed memory goes back to the system from now on.
+    """Return `stages_of` the model for training on `split`; freed memory of a CPU goes back from now on.
 
     Raises `ModelError` for an objective that perturbs the weights.
     """
@@ -62,7 +62,8 @@ def stages_for(model: nn.Module, split: AnySplit, objective: Objective, device: 
             "recompute: the weights that awp perturbs are themselves again when the backward pass computes the "
             "network anew; leave out recompute or awp"
         )
-    return_freed_memory()
+    if device.type == "cpu":
+        return_freed_memory()
     return stages_of(model, split.pixels(slice(0, 1)).to(device))
 
 

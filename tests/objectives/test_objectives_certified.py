@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -22,7 +23,8 @@ from hedgerow.recipe import parse_recipe
 from hedgerow.threat import ThreatModel
 
 THREAT = ThreatModel("linf", "1/50")
-CERTIFIED = {"ibp": IBP, "crown-ibp": CrownIBP}
+FUSED = partial(CrownIBP, fusion=True)
+CERTIFIED = {"ibp": IBP, "crown-ibp": CrownIBP, "fused": FUSED}
 both = pytest.mark.parametrize("kind", CERTIFIED.values(), ids=CERTIFIED)
 
 
@@ -197,7 +199,7 @@ def test_a_network_is_traced_once_and_another_one_anew(kind: Any, monkeypatch: p
     assert traced == [model, other]
 
 
-@pytest.mark.parametrize("kind", [IBP, CrownIBP, MixTrain])
+@pytest.mark.parametrize("kind", [IBP, CrownIBP, FUSED, MixTrain])
 def test_networks_without_bounds_are_refused(kind: Any) -> None:
     x, y = torch.rand(4, 1, 4, 4), torch.zeros(4, dtype=torch.int64)
     options = {"chance": 1.0} if kind is MixTrain else {}

@@ -21,6 +21,8 @@ Shape = Literal["smooth", "linear"]
 Statistics = Literal["batch", "running"]
 Margins = Callable[[Network, Region, Tensor], tuple[Tensor, Walk]]
 """`(network, images, rows [N, C, C]) -> lower bounds [N, C]` of the functions `rows` of the logits, their walk."""
+Loss = Callable[[Tensor, Walk, Tensor, Tensor], Tensor]
+"""`(those lower bounds, their walk, rows, y [N]) -> a bound of the mean cross-entropy from above`."""
 _SLOW = 0.25  # share of a smooth ramp that is curved
 
 
@@ -110,25 +112,38 @@ class WorstCase:
     stability: Tensor | None
 
 
-def worst_case(
-    network: Network, margins: Margins, x: Tensor, y: Tensor, threat: ThreatModel, *, stability: bool = False
-) -> WorstCase:
-    """Return the worst case of a batch, and, with `stability`, the stability loss of the bounds of its ReLUs.
+def worst_logits(least: Tensor, walk: Walk, rows: Tensor, y: Tensor) -> Tensor:
+    """Return the mean cross-entropy of the worst logits: `-margin_j` for class j and 0 for class y.
 
-    The logits are `-margin_j` for class j and 0 for class y (1810.12715, eq. 12; 1906.06316, eq. 13): no image
-    that the attacker may make has a larger loss.
+    No image that the attacker may make has a larger loss (1810.12715, eq. 12; 1906.06316, eq. 13).
     """
+    return F.cross_entropy(-least, y)
+
+
+@dataclass(frozen=True)
+class Judge:
+    """How margins are bounded, and the loss that is made of those bounds."""
+
+    margins: Margins
+    loss: Loss = worst_logits
+
+
+def worst_case(
+    network: Network, judge: Judge, x: Tensor, y: Tensor, threat: ThreatModel, *, stability: bool = False
+) -> WorstCase:
+    """Return the worst case of a batch, and, with `stability`, the stability loss of the bounds of its ReLUs."""
     with torch.autocast(x.device.type, enabled=False):
         region = ball(x.detach(), threat).to(network.like.dtype)
         unit = torch.eye(network.output.shape[-1], dtype=network.like.dtype, device=x.device)
-        found, walk = margins(network, region, unit[y].unsqueeze(1) - unit)
+        rows = unit[y].unsqueeze(1) - unit
+        found, walk = judge.margins(network, region, rows)
         share = verified(found.detach(), y).float().mean()
-        return WorstCase(F.cross_entropy(-found, y), share, stability_loss(walk) if stability else None)
+        return WorstCase(judge.loss(found, walk, rows, y), share, stability_loss(walk) if stability else None)
 
 
 def certified_loss(
     bounding: Bounding,
-    margins: Margins,
+    judge: Judge,
     model: nn.Module,
     x: Tensor,
     y: Tensor,
@@ -155,9 +170,9 @@ def certified_loss(
         return natural, {"train_accuracy": found, **same, "eps": nothing, **more}
     logits, network = bounding.forward(model, x)
     natural = F.cross_entropy(logits, y)
-    worst = worst_case(network, margins, x, y, attacker, stability=stability > 0)
+    worst = worst_case(network, judge, x, y, attacker, stability=stability > 0)
     robust = worst.loss
-    loss = (1 - weight) * robust + weight * natural if weight else robust
+    total = (1 - weight) * robust + weight * natural if weight else robust
     scalars = {
         "train_accuracy": accuracy(logits, y),
         "natural": natural.detach(),
@@ -166,6 +181,6 @@ def certified_loss(
         "eps": torch.full_like(robust.detach(), float(attacker.eps)),
     }
     if worst.stability is None:
-        return loss, scalars
+        return total, scalars
     added = stability * worst.stability
-    return loss + added, {**scalars, "stability": added.detach()}
+    return total + added, {**scalars, "stability": added.detach()}

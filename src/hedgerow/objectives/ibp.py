@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hedgerow.bounds import Network, Region, Walk, interval_least, interval_walk
 from hedgerow.objectives.base import OBJECTIVES, Scalars
-from hedgerow.objectives.certified import Bounding, Ramp, Shape, Statistics, certified_loss, check_weight
+from hedgerow.objectives.certified import Bounding, Judge, Ramp, Shape, Statistics, certified_loss, check_weight
 from hedgerow.threat import ThreatModel
 
 
@@ -59,7 +59,7 @@ class IBP:
         """Return the mean loss, its terms (`natural`, `robust`), clean and verified accuracy, and the eps."""
         height = self.schedule(self.done)
         weights = {"height": height, "kappa": self.kappa, "stability": self.stability}
-        return certified_loss(self.bounding, self.margins, model, x, y, threat=self.threat, **weights)
+        return certified_loss(self.bounding, Judge(self.margins), model, x, y, threat=self.threat, **weights)
 
     @staticmethod
     def margins(network: Network, region: Region, rows: Tensor) -> tuple[Tensor, Walk]:

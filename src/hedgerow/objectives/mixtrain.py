@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from hedgerow.bounds import Network, Region, Walk, crown_walk, interval_walk, linear_least
 from hedgerow.objectives.base import OBJECTIVES, Scalars, accuracy
-from hedgerow.objectives.certified import Bounding, Ramp, Shape, Statistics, check_weight, worst_case
+from hedgerow.objectives.certified import Bounding, Judge, Ramp, Shape, Statistics, check_weight, worst_case
 from hedgerow.threat import ThreatModel
 
 Bound = Literal["symbolic", "crown", "crown-ibp"]
@@ -86,7 +86,7 @@ class MixTrain:
         natural = F.cross_entropy(logits, y)
         robust = torch.zeros_like(natural)
         if chosen is not None and attacker.eps:
-            robust = self.weight * worst_case(network, self.margins, x[chosen], y[chosen], attacker).loss
+            robust = self.weight * worst_case(network, Judge(self.margins), x[chosen], y[chosen], attacker).loss
         scalars = {
             "train_accuracy": accuracy(logits, y),
             "natural": natural.detach(),

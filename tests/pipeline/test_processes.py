@@ -72,7 +72,9 @@ def verdicts(folder: Path) -> list[str]:
     return list(result["evaluation"]["verdicts"])
 
 
-@pytest.mark.parametrize("settings", [(), ("--set", "sync_bn=true", "--set", "model.factory=normed:build")])
+@pytest.mark.parametrize(
+    "settings", [(), ("--set", "sync_bn=true", "--set", "recompute=true", "--set", "model.factory=normed:build")]
+)
 def test_two_processes_make_the_network_that_one_makes(
     recipe: Path, tmp_path: Path, settings: tuple[str, ...]
 ) -> None:

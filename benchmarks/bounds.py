@@ -3,34 +3,34 @@
     python benchmarks/bounds.py                      # cnn-small, cnn-large, resnet20 -> results/
     python benchmarks/bounds.py --models cnn-small --batches 16 --out /tmp/b.json
 
-First the bounds of every network are checked: no random point or corner of the ball is below one, later methods
-are nowhere looser, and IBP of the plain CNNs equals intervals written out layer by layer. Then, for each batch
-size, a plain forward and all methods are timed in turns in one process, `--rounds` times after one that does not
-count; ratios are medians over rounds of times that stand next to each other. `ibp, training` is the forward half
-of the objective: with gradients, and nothing added for rounding. Memory is what a process of its own grows by at
-its peak after network and images were there. Images and weights are random: speed does not depend on what they
-show, but for CROWN, whose work is the neurons whose sign is open.
+First the bounds of every network are checked on one image: no random point or corner of the ball is below one,
+later methods are nowhere looser, and IBP of the plain CNNs equals intervals written out layer by layer. CROWN,
+which works on an image at a time, is timed there, once. Then, for each batch size, a plain forward and the other
+methods are timed in turns in one process, `--rounds` times after one that does not count; ratios are medians over
+rounds of times that stand next to each other. `ibp, training` is the forward half of the objective: with
+gradients, and nothing added for rounding. Memory is what a process of its own grows by at its peak after network and images
+were there. Images and weights are random: speed does not depend on what they show, but for CROWN, whose work is
+the neurons whose sign is open. A cell is written when it is done; the same command goes on with those missing.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from cells import forget_peak, held
+from cells import Cell, Cells, forget_peak, held
 from torch import Tensor, nn
 
 from hedgerow.bounds import Network, ball, interval_least, interval_walk, margin_bounds
-from hedgerow.doctor import this_machine
 from hedgerow.models import Normalize, build_model
 from hedgerow.threat import ThreatModel
 from hedgerow.tracing import Graph, trace
@@ -38,7 +38,6 @@ from hedgerow.tracing import Graph, trace
 THREAT = ThreatModel("linf", "2/255")
 METHODS = ("ibp", "crown-ibp", "crown")
 TRAINING = "ibp, training"
-CROWN_IMAGES = 2  # it works on an image at a time anyway
 
 
 def network(name: str, size: int) -> nn.Module:
@@ -66,22 +65,26 @@ def work(model: nn.Module, graph: Graph, x: Tensor, y: Tensor) -> dict[str, Call
         with torch.no_grad():
             return model(x)  # type: ignore[no-any-return]
 
-    def bounds(method: Any, part: slice) -> Callable[[], Tensor]:
+    def bounds(method: Any) -> Callable[[], Tensor]:
         def run() -> Tensor:
             with torch.no_grad():
-                return margin_bounds(graph, model, x[part], y[part], THREAT, method)
+                return margin_bounds(graph, model, x, y, THREAT, method)
 
         return run
 
-    few = {"crown": slice(0, CROWN_IMAGES)}
-    methods = {method: bounds(method, few.get(method, slice(None))) for method in METHODS}
+    methods = {method: bounds(method) for method in METHODS}
     return {"forward": forward, TRAINING: training, **methods}
 
 
-def checked(model: nn.Module, graph: Graph, size: int) -> float:
-    """Return how far IBP is from intervals written out, relative; raise for unsound bounds."""
-    x, y = images(CROWN_IMAGES, size)
-    found = {name: run() for name, run in work(model, graph, x, y).items() if name != "forward"}
+def checked(model: nn.Module, graph: Graph, size: int) -> Cell:
+    """Return CROWN's seconds, and how far IBP is from intervals written out; raise for unsound bounds."""
+    x, y = images(1, size)
+    found: dict[str, Tensor] = {}
+    for name, run in work(model, graph, x, y).items():
+        before = time.perf_counter()
+        found[name] = run()
+        seconds = time.perf_counter() - before  # of CROWN, the last
+    del found["forward"]
     dice = torch.Generator().manual_seed(1)
     eps = float(THREAT.eps)
     with torch.no_grad():
@@ -98,11 +101,11 @@ def checked(model: nn.Module, graph: Graph, size: int) -> float:
             raise SystemExit(f"{tight} is looser than {loose}")
     written = written_out(model, x, y)
     if written is None:
-        return 0.0
+        return {"crown_seconds": seconds}
     apart = float(((found[TRAINING] - written).abs() / (1 + written.abs())).max().detach())
     if apart > 1e-3:
         raise SystemExit(f"IBP is off by {apart:.1e} from intervals written out")
-    return apart
+    return {"crown_seconds": seconds, "written_out": apart}
 
 
 def written_out(model: nn.Module, x: Tensor, y: Tensor) -> Tensor | None:
@@ -133,36 +136,42 @@ def written_out(model: nn.Module, x: Tensor, y: Tensor) -> Tensor | None:
         return (rows @ middle - rows.abs() @ half).squeeze(2) + offset
 
 
-def timed(model: nn.Module, graph: Graph, size: int, batch: int, rounds: int) -> dict[str, Any]:
+def timed(arguments: argparse.Namespace, name: str, batch: int) -> Cell:
     """Return seconds, ratios to a plain forward next to it, and images per second, of one batch size."""
-    todo = work(model, graph, *images(batch, size))
-    seconds: dict[str, list[float]] = {name: [] for name in todo}
-    for _ in range(rounds + 1):
-        for name, run in todo.items():
+    model = network(name, arguments.size)
+    todo = work(model, trace(model, images(2, arguments.size)[0]), *images(batch, arguments.size))
+    del todo["crown"]
+    seconds: dict[str, list[float]] = {each: [] for each in todo}
+    for _ in range(arguments.rounds + 1):
+        for each, run in todo.items():
             before = time.perf_counter()
             run()
-            seconds[name].append(time.perf_counter() - before)
-    kept = {name: times[1:] for name, times in seconds.items()}
-    each = {name: CROWN_IMAGES if name == "crown" else batch for name in kept}
+            seconds[each].append(time.perf_counter() - before)
+    kept = {each: times[1:] for each, times in seconds.items()}
+    ratios = {n: [a / b for a, b in zip(times, kept["forward"], strict=True)] for n, times in kept.items()}
     return {
-        "seconds": {name: statistics.median(times) for name, times in kept.items()},
-        "times_forward": {
-            name: statistics.median([a / b for a, b in zip(kept[name], kept["forward"], strict=True)])
-            for name in (TRAINING, "ibp", "crown-ibp")
-        },
-        "images_per_second": {name: each[name] / statistics.median(times) for name, times in kept.items()},
+        "seconds": {each: statistics.median(times) for each, times in kept.items()},
+        "times_forward": {each: statistics.median(found) for each, found in ratios.items() if each != "forward"},
+        "images_per_second": {each: batch / statistics.median(times) for each, times in kept.items()},
     }
 
 
-def peaks(arguments: argparse.Namespace, name: str, batch: int) -> dict[str, int]:
+def peaks(arguments: argparse.Namespace, name: str, batch: int, methods: tuple[str, ...]) -> Cell:
     """Return the peak growth, in bytes, of a process that does each thing once."""
     found = {}
-    for method in ("forward", *METHODS):
+    for method in methods:
         call = [sys.executable, __file__, "--one", name, str(batch), method]
         call += ["--size", str(arguments.size), "--threads", str(arguments.threads)]
         out = subprocess.run(call, check=True, capture_output=True, text=True).stdout
         found[method] = int(out.splitlines()[-1])
-    return found
+    return {"peak_bytes": found}
+
+
+def of_network(arguments: argparse.Namespace, name: str) -> Cell:
+    """Return what is measured on one image: that bounds hold, and CROWN."""
+    model = network(name, arguments.size)
+    found = checked(model, trace(model, images(2, arguments.size)[0]), arguments.size)
+    return {"parameters": sum(p.numel() for p in model.parameters()), **found}
 
 
 def one(arguments: argparse.Namespace) -> None:
@@ -187,7 +196,6 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--no-memory", action="store_true", help="leave the processes out that measure memory")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/bounds.json"))
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -195,23 +203,20 @@ def main() -> None:
     if arguments.one:
         one(arguments)
         return
-    record: dict[str, Any] = {"machine": this_machine(), "threat": str(THREAT), "dtype": "float32", "cells": {}}
-    record |= {key: getattr(arguments, key) for key in ("size", "rounds", "threads")}
+    cells = Cells(arguments.out, f"Bounds at {THREAT} in float32; see benchmarks/bounds.py", timed=True)
     for name in arguments.models:
-        model = network(name, arguments.size)
-        graph = trace(model, images(2, arguments.size)[0])
-        apart = checked(model, graph, arguments.size)
-        weights = sum(p.numel() for p in model.parameters())
+        settings = f"{name}, images {arguments.size}x{arguments.size}, threads {arguments.threads}"
+        found = cells.get(f"{settings}, one image", partial(of_network, arguments, name))
+        memory = cells.get(f"{settings}, one image, memory", partial(peaks, arguments, name, 1, METHODS))
+        told = f"{memory['peak_bytes']['crown'] / 1e6:.0f} MB"
+        print(f"{name}: bounds hold; CROWN of one image: {found['crown_seconds']:.2f} s, {told}", flush=True)
         for batch in arguments.batches:
-            cell = timed(model, graph, arguments.size, batch, arguments.rounds)
-            if not arguments.no_memory:
-                cell["peak_bytes"] = peaks(arguments, name, batch)
-            record["cells"][f"{name} {batch}"] = {"parameters": weights, "written_out": apart, **cell}
+            place = f"{settings}, batch {batch}, rounds {arguments.rounds}"
+            cell = cells.get(place, partial(timed, arguments, name, batch))
+            cells.get(f"{place}, memory", partial(peaks, arguments, name, batch, ("forward", *METHODS[:2])))
             ratios = ", ".join(f"{k} {v:.2f}" for k, v in cell["times_forward"].items())
             speeds = ", ".join(f"{k} {v:.3g}/s" for k, v in cell["images_per_second"].items())
             print(f"{name}, batch {batch}: times a forward: {ratios}; images: {speeds}", flush=True)
-            arguments.out.parent.mkdir(parents=True, exist_ok=True)
-            arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@
 First the bounds of every network are checked on one image: no random point or corner of the ball is below one,
 later methods are nowhere looser, and IBP of the plain CNNs equals intervals written out layer by layer. CROWN,
 which works on an image at a time, is timed there, once. Then, for each batch size, a plain forward and the other
-methods are timed in turns in one process, `--rounds` times after one that does not count; ratios are medians over
-rounds of times that stand next to each other. `ibp, training` is the forward half of the objective: with
-gradients, and nothing added for rounding. Memory is what a process of its own grows by at its peak after network and images
-were there. Images and weights are random: speed does not depend on what they show, but for CROWN, whose work is
-the neurons whose sign is open. A cell is written when it is done; the same command goes on with those missing.
+methods are timed in turns in one process, `--rounds` times after one that does not count; ratios are medians
+over rounds of times that stand next to each other. `ibp, training` is the forward half of the objective: with
+gradients, and nothing added for rounding. Memory is what a process of its own grows by at its peak after network
+and images were there. Images and weights are random: speed does not depend on what they show, but for CROWN,
+whose work is the neurons whose sign is open. A cell is written when it is done; the same command goes on with
+those missing.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ ROOMS = [
     "registry",
     "arguments",
     "seeds",
+    "memory",
     "stochastic",
     "team",
     "files",

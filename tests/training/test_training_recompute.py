@@ -116,6 +116,17 @@ def test_looking_for_stages_leaves_the_network_as_it_was() -> None:
     assert not any("forward" in vars(module) or module._forward_hooks for module in net.modules())
 
 
+def test_a_forward_of_the_module_s_own_is_called_and_stays() -> None:
+    net, x = residual(), torch.rand(2, 1, 8, 8)
+    stages, calls = stages_of(net, x), []
+    module, plain = stages[0].module, stages[0].module.forward
+    module.forward = own = lambda *given: calls.append(1) or plain(*given)
+    with recomputing(net, stages):
+        net(x).sum().backward()
+    assert len(calls) == 2
+    assert module.forward is own
+
+
 def test_a_network_without_parts_to_hold_less_of_is_left_alone() -> None:
     assert stages_of(nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), torch.rand(1, 1, 8, 8)) == []
 

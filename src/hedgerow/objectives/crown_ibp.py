@@ -34,7 +34,7 @@ class CrownIBP:
     forwards as there are classes, or three once b is 0. With `beta` and `kappa` 0 the phase ends as HYDRA's does.
 
     `fusion` bounds the cross-entropy itself, by one function carried back and not one for each class (2002.12920,
-    section 3.3): a step costs about five forwards, whatever the number of classes. Then b blends the two losses
+    section 3.3): a step costs about six forwards, whatever the number of classes. Then b blends the two losses
     and not the margins, and the accuracy logged as verified is that by intervals.
     """
 

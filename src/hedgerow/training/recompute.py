@@ -92,14 +92,17 @@ def recomputing(model: nn.Module, stages: list[Stage]) -> Iterator[None]:
     Gradients are those without it; running statistics are updated once, and random numbers repeat.
     """
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    before = [(vars(stage.module), vars(stage.module).get("forward")) for stage in stages]
     try:
         for stage in stages:
             call = _by_runs if stage.runs else _whole
             vars(stage.module)["forward"] = partial(call, stage, stage.module.forward, norms)
         yield
     finally:
-        for stage in stages:
-            vars(stage.module).pop("forward", None)
+        for own, forward in before:
+            own.pop("forward", None)
+            if forward is not None:  # somebody's who was here first
+                own["forward"] = forward
 
 
 def _whole(stage: Stage, forward: Callable[..., Any], norms: list[_BatchNorm], *args: Any, **options: Any) -> Any:

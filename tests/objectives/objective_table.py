@@ -44,6 +44,12 @@ def batch(n: int = 12) -> tuple[Tensor, Tensor]:
     return x, torch.arange(n) % 3
 
 
+def robust_at(objective: Any, done: float) -> float:
+    """The robust term of a fresh network at a place in the objective's schedule."""
+    objective.progress(done)
+    return float(objective(network(), *batch())[1]["robust"])
+
+
 def dice(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 

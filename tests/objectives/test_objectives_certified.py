@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from objective_table import batch, gradients, network, same
+from objective_table import batch, gradients, network, robust_at, same
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -123,20 +123,14 @@ def test_no_attack_has_a_larger_loss_than_the_worst_case(kind: Any, norm: Any) -
 
 def test_crown_ibp_goes_from_linear_bounds_to_intervals() -> None:
     """b = 1 - (1 - beta) * height; the bound blended is the margin, not the loss."""
-    x, y = batch()
-
-    def robust(objective: Any, done: float) -> float:
-        objective.progress(done)
-        return float(objective(network(), x, y)[1]["robust"])
-
     half = {"warmup": 0.0, "ramp": 1.0, "ramp_shape": "linear"}
-    assert robust(CrownIBP(THREAT), 1.0) == pytest.approx(robust(IBP(THREAT), 1.0), rel=1e-6)
-    assert robust(CrownIBP(THREAT, beta=1.0), 1.0) < robust(IBP(THREAT), 1.0) - 1e-3
-    linear, mixed = (robust(CrownIBP(THREAT, beta=b, **half), 0.5) for b in (1.0, 0.0))
-    intervals = robust(IBP(THREAT, **half), 0.5)
+    assert robust_at(CrownIBP(THREAT), 1.0) == pytest.approx(robust_at(IBP(THREAT), 1.0), rel=1e-6)
+    assert robust_at(CrownIBP(THREAT, beta=1.0), 1.0) < robust_at(IBP(THREAT), 1.0) - 1e-3
+    linear, mixed = (robust_at(CrownIBP(THREAT, beta=b, **half), 0.5) for b in (1.0, 0.0))
+    intervals = robust_at(IBP(THREAT, **half), 0.5)
     assert linear < mixed < intervals
     again = CrownIBP(THREAT, beta=0.5)
-    assert robust(again, 1.0) == pytest.approx(robust(CrownIBP(THREAT, beta=0.5, ramp=0, warmup=0), 0.0))
+    assert robust_at(again, 1.0) == pytest.approx(robust_at(CrownIBP(THREAT, beta=0.5, ramp=0, warmup=0), 0.0))
 
 
 @both

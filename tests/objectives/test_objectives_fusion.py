@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from objective_table import batch, gradients, network
+from objective_table import batch, gradients, network, robust_at
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -91,16 +91,10 @@ def test_logits_far_apart_give_finite_losses_and_gradients() -> None:
 
 
 def test_it_goes_from_the_fused_bound_to_intervals_and_the_losses_are_blended() -> None:
-    x, y = batch()
-
-    def robust(objective: Any, done: float) -> float:
-        objective.progress(done)
-        return float(objective(network(), x, y)[1]["robust"])
-
     half = {"warmup": 0.0, "ramp": 1.0, "ramp_shape": "linear"}
-    assert robust(CrownIBP(THREAT, fusion=True), 1.0) == pytest.approx(robust(IBP(THREAT), 1.0), rel=1e-6)
-    fused, mixed = (robust(CrownIBP(THREAT, beta=b, fusion=True, **half), 0.5) for b in (1.0, 0.0))
-    intervals = robust(IBP(THREAT, **half), 0.5)
+    assert robust_at(CrownIBP(THREAT, fusion=True), 1.0) == pytest.approx(robust_at(IBP(THREAT), 1.0), rel=1e-6)
+    fused, mixed = (robust_at(CrownIBP(THREAT, beta=b, fusion=True, **half), 0.5) for b in (1.0, 0.0))
+    intervals = robust_at(IBP(THREAT, **half), 0.5)
     assert fused < intervals - 1e-4
     assert mixed == pytest.approx(0.5 * fused + 0.5 * intervals, rel=1e-5)
 

@@ -76,9 +76,8 @@ def train(
     count for the learning rate and for the pruner. With a folder in `setting` the phase is checkpointed at every
     epoch end and every `save_every` seconds, and goes on from there, bit for bit, when called again. Raises
     `NumericsError` when the loss is no longer a number (the last good checkpoint stays), `CheckpointError` for a
-    broken or foreign checkpoint, `ModelError` for an average of weights (`plan.ema`) whose masks move, for a
-    network that does not `setting.compile` and weights perturbed under `setting.recompute`; `MissingPackageError`
-    where nothing compiles.
+    broken or foreign checkpoint, `ModelError` for an average of weights (`plan.ema`) whose masks move, a
+    network that does not `compile`, weights perturbed under `recompute`; `MissingPackageError` with no compiler.
     """
     setting = setting or Setting()
     pruner = pruner or Dense()

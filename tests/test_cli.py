@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from hedgerow.cli import main, parse_changes
+from hedgerow.cli import parse_changes
 from hedgerow.errors import RecipeError
 from hedgerow.recipe import parse_recipe, shipped_recipes
 from hedgerow.runfolder import RunFolder
@@ -32,20 +32,12 @@ RAW: dict[str, Any] = {
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+def command(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Return a function that runs `hedgerow WORDS` in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HEDGEROW_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hedgerow", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0 if code is None else 1), *capfd.readouterr()
-
-    return call
+    return command
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import run_cases
 from hedgerow import physical
 from hedgerow.certification import Order, certifier_of, certify_target, parse_radii
 from hedgerow.certify import Shard, Smoothing
-from hedgerow.cli import main
 from hedgerow.errors import CertificationError, CheckpointError, RecipeError
 from hedgerow.files import write_text
 from hedgerow.registry import UnknownNameError
@@ -33,17 +31,6 @@ def order(**changes: Any) -> Order:
 
 def written(folder: Path) -> list[bytes]:
     return [(folder / name).read_bytes() for name in NAMES]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hedgerow", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return call
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hedgerow.cli import main
 from hedgerow.engines.timing import Plan, Subject, Timings
 from hedgerow.errors import ModelError, RecipeError
 from hedgerow.export import predictor, write_form
@@ -23,20 +21,6 @@ from hedgerow.registry import UnknownNameError
 from hedgerow.result import Cost, ExportRecord, Latency, LatencyRecord, load_result
 
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
-    """Return a function that runs `hedgerow WORDS`: exit code, stdout, stderr."""
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hedgerow", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0 if code is None else 1), *capfd.readouterr()
-
-    return call
 
 
 def timed(subjects: Sequence[Subject], plan: Plan, **_: object) -> Timings:

@@ -14,7 +14,6 @@ import run_cases
 import torch
 from torch import nn
 
-from hedgerow.cli import main
 from hedgerow.corruptions import CORRUPTIONS
 from hedgerow.export.onnx_file import write_onnx
 from hedgerow.export.program import write_program
@@ -48,17 +47,11 @@ def few():
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+def command(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Return a function that runs `hedgerow WORDS` in an empty folder: exit code, stdout, stderr."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hedgerow", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return int(ended.value.code or 0), *capfd.readouterr()
-
-    return call
+    return command
 
 
 @pytest.fixture(scope="session")

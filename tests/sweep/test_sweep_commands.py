@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import sweep_cases
 import yaml
 from sweep_cases import InProcess
 
-from hedgerow.cli import main
 from hedgerow.runfolder import RunFolder
 from hedgerow.sweep.pause import PAUSE
 
@@ -20,20 +18,12 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+def command(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Return a function that runs `hedgerow WORDS` in an empty folder, its cells in this process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("hedgerow.executors.Local", lambda jobs, command: InProcess(jobs))
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(copy.deepcopy(sweep_cases.RAW)), encoding="utf-8")
-
-    def call(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hedgerow", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        code = ended.value.code
-        return (code if isinstance(code, int) else 0), *capfd.readouterr()
-
-    return call
+    return command
 
 
 def test_a_grid_is_swept_paused_and_gone_on_with(command: Command, tmp_path: Path) -> None:

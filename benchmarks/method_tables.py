@@ -13,6 +13,8 @@ import re
 import sys
 from pathlib import Path
 
+import published_order
+
 ROOT = Path(__file__).parents[1]
 START, END = "<!-- measured: made by benchmarks/method_tables.py -->", "<!-- /measured -->"
 COMPARISON = ROOT / "docs" / "comparison.md"
@@ -20,7 +22,8 @@ COMPARISON = ROOT / "docs" / "comparison.md"
 
 def pages() -> dict[Path, str]:
     """Return what every page that has a measured part should be."""
-    found = {COMPARISON: "\n\n".join(_whole(summary) for summary in _summaries())}
+    order = f"### Published orderings\n\n{published_order.markdown(published_order.kept())}"
+    found = {COMPARISON: "\n\n".join([*(_whole(summary) for summary in _summaries()), order])}
     for page in sorted((ROOT / "docs" / "methods").glob("*.md")):
         found[page] = "\n\n".join(filter(None, (_rows(summary, page.stem) for summary in _summaries())))
     return {page: _filled(page.read_text(encoding="utf-8"), part) for page, part in found.items()}
@@ -56,9 +59,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    stale = [page for page, text in pages().items() if page.read_text(encoding="utf-8") != text]
-    for page in stale:
+    stale = {page: text for page, text in pages().items() if page.read_text(encoding="utf-8") != text}
+    for page, text in stale.items():
         print(f"{'not current' if check else 'written'}: {page.relative_to(ROOT)}")
         if not check:
-            page.write_text(pages()[page], encoding="utf-8")
+            page.write_text(text, encoding="utf-8")
     sys.exit(1 if check and stale else 0)

@@ -28,26 +28,33 @@ _CONFIRMED = 0.005
 
 @dataclass(frozen=True)
 class Physical:
-    """The network to attack; where it is another one, whether it computes the same, and the evidence."""
+    """The network to attack; where it is another one, whether it computes the same, and the evidence.
+
+    `share` is what it has of the masked network's FLOPs, between 0 and 1, zeros counted.
+    """
 
     model: nn.Module
     same: bool = True
     remark: str | None = None
+    share: float = 1.0
 
 
 def physical(model: nn.Module, images: Tensor, granularity: str, *, times: int = 1) -> Physical:
     """Return what to attack, or to ask, in place of `model`, a masked network in `eval` mode.
 
-    Where whole channels were pruned and a tenth of the work is saved, it is `model` without them. Where two thirds
-    of the multiplications are gone, the work is on a CPU and there is enough of it, it is `model` in the sparse
-    runtime. `images` is `[N, ...]` in [0,1], N at least 1; each will be asked about `times` or more. On the first
-    100 both must give the same logits, to 1e-5 of the largest, and in the runtime the same gradients. Where they
-    do not, where nothing can be gained, and for a stochastic model, it is `model` itself.
+    Where whole channels were pruned and a tenth of the work is saved, it is `model` without them. Where two
+    thirds of the multiplications are gone, the work is on a CPU and there is enough of it, it is `model`, or what
+    is left of it without those channels, in the sparse runtime. `images` is `[N, ...]` in [0,1], N at least 1;
+    each will be asked about `times` or more. On the first 100 both must give the same logits, to 1e-5 of the
+    largest, and in the runtime the same gradients. Where they do not, where nothing can be gained, and for a
+    stochastic model, it is `model` itself.
     """
     if is_stochastic(model):
         return Physical(model)
-    found = _shrunk(model, images[:100]) if granularity in _WHOLE_CHANNELS else None
-    return found or _sparse(model, images, times) or Physical(model)
+    small = _shrunk(model, images[:100]) if granularity in _WHOLE_CHANNELS else None
+    if small is None:
+        small = Physical(model)
+    return (_sparse(model, small, images, times) if small.same else None) or small
 
 
 def _shrunk(model: nn.Module, sample: Tensor) -> Physical | None:
@@ -61,21 +68,21 @@ def _shrunk(model: nn.Module, sample: Tensor) -> Physical | None:
     apart = _apart(model, shrunk.model, sample)
     same = apart <= TOLERANCE
     found = f"logits at most {apart:.0e} of the largest apart on {len(sample)} images"
-    share = f"{after / before:.1%} of the FLOPs"
-    attacked = f"the shrunk one was taken, {share}" if same else "the masked one was taken"
-    return Physical(shrunk.model if same else model, same, f"{found}; {attacked}")
+    share = after / before
+    attacked = f"the shrunk one was taken, {share:.1%} of the FLOPs" if same else "the masked one was taken"
+    return Physical(shrunk.model if same else model, same, f"{found}; {attacked}", share)
 
 
-def _sparse(model: nn.Module, images: Tensor, times: int) -> Physical | None:
+def _sparse(model: nn.Module, small: Physical, images: Tensor, times: int) -> Physical | None:
     if images.device.type != "cpu" or images.dim() != 4:
         return None
     sample = images[:100]
     try:
-        network = lowered(model, sample[:1])
-        dense = dense_macs(network)
+        network = lowered(small.model, sample[:1])
+        dense = dense_macs(network) / small.share
         if dense * len(images) * times < _HEAVY or network.macs > _SPARSE * dense:
             return None
-        sparse = SparseModel(model, network, threads=torch.get_num_threads())
+        sparse = SparseModel(small.model, network, threads=torch.get_num_threads())
     except (ModelError, MissingPackageError):  # an operation that the runtime does not know, or no Numba
         return None
     apart, kinks = _apart(model, sparse, sample), _other_gradients(model, sparse, sample)
@@ -85,8 +92,9 @@ def _sparse(model: nn.Module, images: Tensor, times: int) -> Physical | None:
         f"{_GRADIENTS:.0e}, on {len(sample)} images"
     )
     share = f"{network.macs / dense:.1%} of the multiplications"
-    attacked = f"the sparse runtime answered, {share}" if same else "the masked one was taken"
-    return Physical(sparse if same else model, same, f"{found}; {attacked}")
+    form = "" if small.model is model else " in the shrunk form"
+    attacked = f"the sparse runtime answered{form}, {share}" if same else "the masked one was taken"
+    return Physical(sparse if same else model, same, f"{found}; {attacked}", small.share)
 
 
 @torch.no_grad()

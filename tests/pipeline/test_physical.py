@@ -114,6 +114,26 @@ def test_a_sparse_network_is_attacked_in_the_sparse_runtime(images: torch.Tensor
 
 
 @pytest.mark.usefixtures("heavy")
+def test_what_is_left_without_its_channels_is_attacked_in_the_sparse_runtime(images: torch.Tensor) -> None:
+    model = pruned("channel", 0.75)
+    found = physical(model, images, "channel")
+    assert isinstance(found.model, SparseModel)
+    assert sum(p.numel() for p in found.model.parameters()) < 0.5 * sum(p.numel() for p in model.parameters())
+    assert found.same
+    assert torch.allclose(found.model(images), model(images), atol=1e-5)
+    assert found.remark is not None
+    assert "the sparse runtime answered in the shrunk form" in found.remark
+
+
+@pytest.mark.usefixtures("heavy")
+def test_with_more_than_a_third_of_the_work_left_the_small_form_is_attacked(images: torch.Tensor) -> None:
+    found = physical(pruned("channel", 0.25), images, "channel")
+    assert not isinstance(found.model, SparseModel)
+    assert found.remark is not None
+    assert "the shrunk one was taken" in found.remark
+
+
+@pytest.mark.usefixtures("heavy")
 def test_with_most_of_the_work_left_it_is_the_network_itself(images: torch.Tensor) -> None:
     model = pruned("weight", 0.5)
     assert physical(model, images, "weight").model is model

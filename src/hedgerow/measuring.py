@@ -73,7 +73,10 @@ def evaluate_model(bench: Bench, model: nn.Module, share: Share | None = None) -
     plan = planned(bench, share, black_box=isinstance(model, BlackBox))
     chosen_corruptions(section.corruptions, bench.dataset.channels)  # refused before anything is attacked
     test = plan.test
-    attacked = physical(model.to(bench.device).eval(), test.pixels(), granularity_of(recipe))
+    model = model.to(bench.device).eval()
+    if recipe.channels_last:  # as it is right after training: a run that goes on here asks the same layers
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    attacked = physical(model, test.pixels(), granularity_of(recipe))
     found = evaluate(
         attacked.model,
         test.pixels(),

@@ -6,15 +6,18 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import run_cases
 import torch
 from run_cases import network, nonzeros
 
+from hedgerow import measuring
 from hedgerow.errors import CheckpointError, ModelError, RecipeError
 from hedgerow.files import read_tensors
 from hedgerow.grid import run
+from hedgerow.physical import physical
 from hedgerow.pipeline import model_of, run_one
 from hedgerow.recipe import apply, load_recipe, parse_recipe
 from hedgerow.reevaluate import evaluate_target
@@ -140,6 +143,24 @@ def test_evaluating_a_run_folder_again(finished: Path, tmp_path: Path) -> None:
     assert load_result(folder).evaluation == more
     assert load_result(folder).sparsity == before.sparsity
     assert network(folder) == network(finished)
+
+
+def test_a_network_is_evaluated_in_the_memory_format_it_was_trained_in(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.nn.Module] = []
+
+    def noted(model: torch.nn.Module, *arguments: Any, **options: Any) -> Any:
+        seen.append(model)
+        return physical(model, *arguments, **options)
+
+    monkeypatch.setattr(measuring, "physical", noted)
+    folder = shutil.copytree(finished, tmp_path / "copy")
+    evaluate_target(folder, None, {"channels_last": True, "evaluation.examples": 10}, None)
+    (model,) = seen
+    kernels = [w for w in model.parameters() if w.dim() == 4 and min(w.shape) > 1]
+    assert kernels
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in kernels)
 
 
 def test_evaluating_a_file_of_weights(finished: Path, tmp_path: Path) -> None:

@@ -117,6 +117,18 @@ def test_dead_branches_and_dead_layers_leave_one_channel():
     assert removal.parameters[1] < 0.2 * removal.parameters[0]
 
 
+def test_the_memory_format_stays():
+    model, graph = zoo("resnet20")
+    sparse = masked(model, random_masks(model, "filter", 0.5)).to(memory_format=torch.channels_last)
+    small, removal = quick(sparse, graph)
+    assert removal.channels > 0
+    kernels = [w for w in small.parameters() if w.dim() == 4 and w.shape[1] > 1 and w.shape[2] > 1]
+    assert kernels
+    assert all(w.is_contiguous(memory_format=torch.channels_last) for w in kernels)
+    plain = quick(masked(model, random_masks(model, "filter", 0.5)), graph)[0]
+    assert all(w.is_contiguous() for w in plain.parameters())
+
+
 def test_layers_describe_themselves_and_train_on():
     model = mixed()
     sparse = masked(model, random_masks(model, "filter", 0.4, 1))

@@ -61,10 +61,17 @@ def _holders(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
 
 def _replace(holders: list[tuple[nn.Module, str]], tensor: Tensor) -> None:
     module, name = holders[0]
+    before = getattr(module, name)
+    tensor = tensor.contiguous(memory_format=_format(before))
     if name in module._parameters:
-        tensor = nn.Parameter(tensor.contiguous(), requires_grad=getattr(module, name).requires_grad)
+        tensor = nn.Parameter(tensor, requires_grad=before.requires_grad)
     for module, name in holders:
         setattr(module, name, tensor)
+
+
+def _format(tensor: Tensor) -> torch.memory_format:
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last and not tensor.is_contiguous() else torch.contiguous_format
 
 
 def _fold(small: nn.Module, search: Search, found: Findings) -> None:

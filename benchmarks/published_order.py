@@ -67,7 +67,8 @@ class Finding:
             return "yes, ahead" if real and ahead else "no, behind" if real else "yes, no difference shown"
         if real:
             return "yes" if ahead else "no, the other way round"
-        return "not shown, same direction" if ahead else "not shown, other direction"
+        direction = "same direction" if ahead else "other direction" if self.difference else "equal"
+        return f"not shown, {direction}"
 
 
 def findings(folder: Path) -> list[Finding]:

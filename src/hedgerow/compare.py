@@ -189,7 +189,7 @@ def headline(cells: Sequence[Cell], measure: str) -> str:
 
 
 def _spread(m: Mean) -> str:
-    return f"{100 * m.mean:.1f} ± {100 * m.spread:.1f} %"
+    return f"{100 * m.mean:.1f} ± {100 * m.spread:.1f} %" if m.seeds > 1 else f"{100 * m.mean:.1f} %"
 
 
 def summarise(results: Sequence[Result]) -> list[Cell]:
@@ -267,10 +267,8 @@ def _markdown(table: Table, cells: Sequence[Cell], results: Sequence[Result]) ->
     lines += [markdown_line([cell.text for cell in row]) for row in table.rows]
     seeds = max(m.seeds for cell in cells for m in cell.measures.values())
     first = next(r for r in results if r.evaluation)
-    note = (
-        f"{first.dataset}, {first.model}, n = {cells[0].n} test images, "
-        f"mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}."
-    )
+    over = f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"
+    note = f"{first.dataset}, {first.model}, n = {cells[0].n} test images, {over}."
     how = [f"- **{name}**: {way}" for name, _, way in (line.partition(": ") for line in table.notes)]
     return "\n".join([*lines, "", note, "", *how]) + "\n"
 

@@ -36,7 +36,7 @@ def _filled(text: str, part: str) -> str:
 
 
 def _summaries() -> list[Path]:
-    return sorted(ROOT.glob("results/*/summary.md"))
+    return [folder / "summary.md" for folder in published_order.kept()]
 
 
 def _whole(summary: Path) -> str:

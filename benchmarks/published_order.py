@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hedgerow.compare import finished_results, labelled
-from hedgerow.evaluation.statistics import Paired, holm, mcnemar
+from hedgerow.evaluation.statistics import holm, mcnemar
+from hedgerow.report.differences import Difference
 from hedgerow.report.table import markdown_line
 from hedgerow.result import Result
 
@@ -48,26 +49,16 @@ class Finding:
 
     claim: Claim
     removed: tuple[float, float]
-    pairs: list[Paired]
-
-    @property
-    def difference(self) -> float:
-        """Mean over seeds of the accuracy of the first minus that of the second, -1 to 1."""
-        return sum(pair.difference for pair in self.pairs) / len(self.pairs)
-
-    @property
-    def p(self) -> float:
-        """The largest p of the seeds: the same images under several networks are not further images."""
-        return max(pair.p for pair in self.pairs)
+    paired: Difference
 
     def verdict(self, real: bool) -> str:
         """Return what the comparison says of the claim; `real` if the difference is significant among all rows."""
-        ahead = self.difference > 0
+        ahead = self.paired.mean > 0
         if self.claim.near:
             return "yes, ahead" if real and ahead else "no, behind" if real else "yes, no difference shown"
         if real:
             return "yes" if ahead else "no, the other way round"
-        direction = "same direction" if ahead else "other direction" if self.difference else "equal"
+        direction = "same direction" if ahead else "other direction" if self.paired.mean else "equal"
         return f"not shown, {direction}"
 
 
@@ -82,7 +73,8 @@ def findings(folder: Path) -> list[Finding]:
         seeds = sorted(first.keys() & second.keys())
         if seeds:
             pairs = [mcnemar(_stands(first[seed]), _stands(second[seed])) for seed in seeds]
-            found.append(Finding(claim, (_removed(first), _removed(second)), pairs))
+            paired = Difference(claim.first, claim.second, claim.asked, "worst_case", seeds, pairs)
+            found.append(Finding(claim, (_removed(first), _removed(second)), paired))
     return found
 
 
@@ -97,13 +89,18 @@ def _removed(runs: dict[int, Result]) -> float:
 def markdown(folders: list[Path]) -> str:
     """Return the table of all claims on all comparisons, with what its columns mean."""
     rows = [(folder.name, one) for folder in folders for one in findings(folder)]
-    real = holm([one.p for _, one in rows], LEVEL)
+    real = holm([one.paired.p for _, one in rows], LEVEL)
     heads = ["published", "comparison", "asked", "compared (weights removed)", "difference", "p", "holds here"]
     lines = [markdown_line(heads), "|---|---|---:|---|---:|---:|---|"]
     for (name, one), significant in zip(rows, real, strict=True):
         pair = zip((one.claim.first, one.claim.second), one.removed, strict=True)
         compared = " against ".join(f"{method} ({share:.1%})" for method, share in pair)
-        shares = [f"{100 * one.claim.asked:.4g} %", compared, f"{100 * one.difference:+.1f} pp", f"{one.p:.2g}"]
+        shares = [
+            f"{100 * one.claim.asked:.4g} %",
+            compared,
+            f"{100 * one.paired.mean:+.1f} pp",
+            f"{one.paired.p:.2g}",
+        ]
         lines.append(markdown_line([one.claim.source, name, *shares, one.verdict(significant)]))
     note = (
         "Correct under every attack run; exact McNemar tests on the same test images, p the largest of the seeds, "

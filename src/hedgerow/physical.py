@@ -70,7 +70,7 @@ def _shrunk(model: nn.Module, sample: Tensor) -> Physical | None:
     found = f"logits at most {apart:.0e} of the largest apart on {len(sample)} images"
     share = after / before
     attacked = f"the shrunk one was taken, {share:.1%} of the FLOPs" if same else "the masked one was taken"
-    return Physical(shrunk.model if same else model, same, f"{found}; {attacked}", share)
+    return Physical(shrunk.model if same else model, same, f"{found}; {attacked}", share if same else 1.0)
 
 
 def _sparse(model: nn.Module, small: Physical, images: Tensor, times: int) -> Physical | None:
@@ -94,7 +94,7 @@ def _sparse(model: nn.Module, small: Physical, images: Tensor, times: int) -> Ph
     share = f"{network.macs / dense:.1%} of the multiplications"
     form = "" if small.model is model else " in the shrunk form"
     attacked = f"the sparse runtime answered{form}, {share}" if same else "the masked one was taken"
-    return Physical(sparse if same else model, same, f"{found}; {attacked}", small.share)
+    return Physical(sparse if same else model, same, f"{found}; {attacked}", small.share if same else 1.0)
 
 
 @torch.no_grad()

@@ -37,6 +37,11 @@ class Difference:
         return sum(pair.second_only for pair in self.paired)
 
     @property
+    def mean(self) -> float:
+        """Mean over seeds of the accuracy of the method minus that of the best, -1 to 1."""
+        return sum(pair.difference for pair in self.paired) / len(self.paired)
+
+    @property
     def p(self) -> float:
         """The largest p of the seeds: the same images under several networks are not further images."""
         return max(pair.p for pair in self.paired)
@@ -81,13 +86,12 @@ def differences_table(found: Sequence[Difference]) -> Table:
     """Return a row per method that was compared, and what the columns mean."""
     rows = []
     for one, real in zip(found, holm([one.p for one in found], LEVEL), strict=True):
-        mean = sum(pair.difference for pair in one.paired) / len(one.paired)
         rows.append(
             [
                 Cell(f"{100 * one.asked:.4g} %", value=one.asked),
                 Cell(one.method),
                 Cell(one.best),
-                Cell(f"{100 * mean:+.1f} pp", value=mean),
+                Cell(f"{100 * one.mean:+.1f} pp", value=one.mean),
                 Cell(str(one.method_only)),
                 Cell(str(one.best_only)),
                 Cell(f"{one.p:.2g}", value=one.p),
